@@ -1,0 +1,91 @@
+//! Steps that keep or drop documents: one file per filter.
+//!
+//! A filter is a pure function of a batch: a [`Verdicts`] with a reason per dropped row and the signals it measured.
+//! The same function serves a job's `[[step]]` and SQL, where `name(text)` returns a struct of `reason` and the signals.
+
+mod gopher_quality;
+mod language;
+mod length;
+
+pub(crate) mod config;
+mod words;
+
+use std::fmt;
+
+use arrow::array::{Array, ArrayRef, StringArray, StringViewArray};
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+
+use crate::{Error, Result};
+
+/// What a filter says of a batch, row by row.
+#[derive(Clone, Debug)]
+pub struct Verdicts {
+    /// Null keeps the row, a `snake_case` reason drops it.
+    pub reasons: StringArray,
+    /// One array per entry of [`FilterKind::signals`], in that order, one value per row.
+    pub signals: Vec<ArrayRef>,
+}
+
+/// Judges batches of documents.
+pub trait Filter: fmt::Debug + Send + Sync {
+    /// Returns a verdict per row of `documents`, which has at least the column `text` (`Utf8View`, not null).
+    ///
+    /// Depends on nothing but the row and the configuration: neither on the batch's size nor on earlier batches.
+    ///
+    /// # Errors
+    /// When a column is missing or of another type.
+    fn judge(&self, documents: &RecordBatch) -> Result<Verdicts>;
+}
+
+/// A number or label that a filter measures.
+#[derive(Clone, Copy, Debug)]
+pub struct Signal {
+    /// Its name in SQL and in `dropped.values`. A signal called like a column of `documents` fills that column where it is null.
+    pub name: &'static str,
+    /// `Float64`, `UInt64`, `Boolean` or `Utf8`.
+    pub data_type: DataType,
+    /// What it is, with its unit.
+    pub summary: &'static str,
+}
+
+/// What is registered of a filter.
+#[derive(Clone, Copy, Debug)]
+pub struct FilterKind {
+    /// `use` in a job's `[[step]]` and name of the SQL function.
+    pub name: &'static str,
+    /// What it drops, in one line.
+    pub summary: &'static str,
+    /// Paper or implementation that it follows.
+    pub source: &'static str,
+    /// What it measures.
+    pub signals: &'static [Signal],
+    /// Every reason it can give.
+    pub reasons: &'static [&'static str],
+    /// The keys it takes in a job with their default values, as TOML.
+    pub default_config: fn() -> toml::Table,
+    /// Builds it from the keys that the job sets.
+    pub build: fn(config: &toml::Table) -> Result<Box<dyn Filter>>,
+}
+
+/// Every filter, sorted by name. Adding one is a file here and a line in this list.
+pub const KINDS: &[FilterKind] = &[gopher_quality::KIND, language::KIND, length::KIND];
+
+/// Returns the filter called `name`.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static FilterKind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// Returns the column that every filter and modifier reads.
+pub(crate) fn text_column(documents: &RecordBatch) -> Result<&StringViewArray> {
+    let wrong = |why: String| Error::Column { name: "text".to_owned(), why };
+    let column = documents.column_by_name("text").ok_or_else(|| wrong("is missing".to_owned()))?;
+    column
+        .as_any()
+        .downcast_ref()
+        .ok_or_else(|| wrong(format!("is `{}`, wanted `Utf8View`", column.data_type())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! Where documents come from: one file per kind of source.
+//!
+//! A source opens a file, or a byte range of one, and streams batches of [`shard::schema::source_schema`].
+//! It knows nothing of the engine; the engine wraps every kind in the same `FileSource`.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use arrow::record_batch::RecordBatch;
+
+use crate::Result;
+
+/// Rows of a batch, at most; a batch also ends at [`BATCH_BYTES_MAX`] of text.
+pub const BATCH_ROWS_MAX: usize = 1024;
+/// Bytes of text in a batch after which it is handed on.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// A file as a job names it and as this machine finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where to open it.
+    pub path: PathBuf,
+    /// How locators name it: relative to the job, with `/`, so that ids do not depend on the machine.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A stream of batches of [`shard::schema::source_schema`], in file order.
+///
+/// Bad records are rows whose `reject` is set; an `Err` ends the stream and is about the whole file.
+pub type DocumentStream = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+/// Reads files of one format as documents.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// Returns whether [`Source::open`] honours a byte range of a file called `name`.
+    fn is_splittable(&self, name: &str) -> bool;
+
+    /// Opens the records that begin in `range` of `file` (bytes as stored), the whole file without one.
+    ///
+    /// Ranges that tile a file give each of its records exactly once, in order.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is of another format.
+    fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream>;
+}
+
+/// What is registered of a kind of source.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceKind {
+    /// `kind` in a job's `[[source]]` and name of the SQL table function.
+    pub name: &'static str,
+    /// What it reads, in one line.
+    pub summary: &'static str,
+    /// The format's specification.
+    pub source: &'static str,
+    /// `documents.kind` of its rows unless the job says otherwise.
+    pub document_kind: &'static str,
+    /// Patterns that a folder named as `path` is searched for.
+    pub patterns: &'static [&'static str],
+    /// The keys it takes in a job with their default values, as TOML.
+    pub default_config: fn() -> toml::Table,
+    /// Builds it for the source called `name` in the job, whose documents are of `document_kind`.
+    pub build: fn(name: &str, document_kind: &str, config: &toml::Table) -> Result<Box<dyn Source>>,
+}
+
+/// Every kind of source, sorted by name. Adding one is a file here and a line in this list.
+pub const KINDS: &[SourceKind] = &[];
+
+/// Returns the kind called `name`.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static SourceKind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}

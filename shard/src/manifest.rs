@@ -1,0 +1,260 @@
+//! What makes shards a dataset: the list of them, where they come from, and counts that add up.
+//!
+//! A manifest holds no clock, host or absolute path, so the same inputs, job and seed give the same bytes.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::Schema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::schema::DatasetKind;
+use crate::{Error, Result};
+
+/// The format that this build writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// One version of a dataset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// What its rows are.
+    pub kind: DatasetKind,
+    /// Columns of every shard.
+    pub schema: Vec<Column>,
+    /// BLAKE3 of everything that decides the content: stage, configuration, parents and sources.
+    pub fingerprint: String,
+    /// The resolved configuration of the stage that wrote it.
+    pub config: Value,
+    /// Datasets it was made from.
+    pub parents: Vec<Parent>,
+    /// Files it was made from, in the order in which they were read.
+    pub sources: Vec<SourceRead>,
+    /// What went in and what came out.
+    pub counts: Counts,
+    /// How text became tokens; only in datasets of tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerInfo>,
+    /// Shards in reading order; splits one after the other.
+    pub shards: Vec<Shard>,
+}
+
+/// A column of a dataset, with its Arrow type as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Arrow's name of its type.
+    #[serde(rename = "type")]
+    pub data_type: String,
+    /// Whether it may be null.
+    pub nullable: bool,
+}
+
+/// A dataset that another was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its folder's name beside this dataset.
+    pub dataset: String,
+    /// Its version.
+    pub version: u64,
+    /// BLAKE3 of that version's manifest.
+    pub manifest: String,
+}
+
+/// A file that a dataset was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRead {
+    /// The source's name in the job.
+    pub source: String,
+    /// The file as locators name it.
+    pub file: String,
+    /// Its size, all of which was read.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub blake3: String,
+}
+
+/// Rows in, kept and dropped by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Rows that came in.
+    pub n_in: u64,
+    /// Rows that stayed.
+    pub n_kept: u64,
+    /// Rows that went, by `step/reason`.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// Adds the counts of another part of the same stage.
+    pub fn add(&mut self, other: &Self) {
+        self.n_in += other.n_in;
+        self.n_kept += other.n_kept;
+        for (reason, n) in &other.dropped {
+            *self.dropped.entry(reason.clone()).or_default() += n;
+        }
+    }
+
+    /// The rows that went, whatever the reason.
+    #[must_use]
+    pub fn n_dropped(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// Panics unless every row that came in either stayed or went with a reason.
+    ///
+    /// # Panics
+    /// When rows appeared or vanished: a broken promise of the stage.
+    pub fn assert_complete(&self, stage: &str) {
+        assert_eq!(
+            self.n_in,
+            self.n_kept + self.n_dropped(),
+            "{stage}: rows in ({}) are not rows kept ({}) and dropped ({:?})",
+            self.n_in,
+            self.n_kept,
+            self.dropped
+        );
+    }
+}
+
+/// How text became tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerInfo {
+    /// `tokenizer.json`, relative to the dataset.
+    pub path: String,
+    /// BLAKE3 of its bytes.
+    pub fingerprint: String,
+    /// Ids it can produce are below this.
+    pub n_vocabulary: u32,
+    /// Special tokens by content.
+    pub special: BTreeMap<String, u32>,
+    /// The token after each document, where there is one.
+    pub end_of_document: Option<u32>,
+}
+
+/// One Parquet file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Relative to the dataset's folder, with `/`.
+    pub path: String,
+    /// `train` unless the dataset is split.
+    pub split: String,
+    /// Rows.
+    pub rows: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// BLAKE3 of the file.
+    pub blake3: String,
+    /// Its row groups, in file order.
+    pub row_groups: Vec<RowGroup>,
+}
+
+impl Shard {
+    /// Tokens of all its row groups; zero in datasets that hold none.
+    #[must_use]
+    pub fn n_tokens(&self) -> u64 {
+        self.row_groups.iter().map(|group| group.n_tokens).sum()
+    }
+}
+
+/// One row group of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowGroup {
+    /// Rows.
+    pub rows: u64,
+    /// Tokens in it; zero in datasets that hold none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_tokens: u64,
+    /// Index of its first token in the split.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_token: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Manifest {
+    /// Returns a manifest of no shards, to be filled by a stage.
+    #[must_use]
+    pub fn new(kind: DatasetKind, schema: &Schema, fingerprint: String, config: Value) -> Self {
+        let schema = schema
+            .fields()
+            .iter()
+            .map(|field| Column {
+                name: field.name().clone(),
+                data_type: field.data_type().to_string(),
+                nullable: field.is_nullable(),
+            })
+            .collect();
+        Self {
+            format_version: FORMAT_VERSION,
+            kind,
+            schema,
+            fingerprint,
+            config,
+            parents: Vec::new(),
+            sources: Vec::new(),
+            counts: Counts::default(),
+            tokenizer: None,
+            shards: Vec::new(),
+        }
+    }
+
+    /// Rows of all shards.
+    #[must_use]
+    pub fn n_rows(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.rows).sum()
+    }
+
+    /// Tokens of the shards of `split`.
+    #[must_use]
+    pub fn n_tokens(&self, split: &str) -> u64 {
+        self.split(split).map(Shard::n_tokens).sum()
+    }
+
+    /// The shards of `split`, in reading order.
+    pub fn split<'a>(&'a self, split: &'a str) -> impl Iterator<Item = &'a Shard> {
+        self.shards.iter().filter(move |shard| shard.split == split)
+    }
+
+    /// The bytes that are stored and hashed.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest holds no map but by text");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads what [`Manifest::to_bytes`] wrote; `place` names it in errors.
+    ///
+    /// # Errors
+    /// When the bytes are not a manifest, or one of a newer format.
+    pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self> {
+        let corrupt = |why: String, hint: &str| Error::Corrupt {
+            what: format!("manifest `{place}`"),
+            why,
+            hint: hint.to_owned(),
+        };
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| corrupt(error.to_string(), "remove it and run the job again"))?;
+        let version = value.get("format_version").and_then(Value::as_u64).unwrap_or(0);
+        if version != u64::from(FORMAT_VERSION) {
+            return Err(corrupt(
+                format!("it has format version {version}, this build reads {FORMAT_VERSION}"),
+                "use the version of Gristmill that wrote it, or a newer one",
+            ));
+        }
+        serde_json::from_value(value)
+            .map_err(|error| corrupt(error.to_string(), "remove it and run the job again"))
+    }
+}
+
+/// Returns the BLAKE3 hash of `bytes` in hexadecimal: how manifests and configurations are named.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
