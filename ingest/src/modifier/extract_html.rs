@@ -1,0 +1,123 @@
+//! Turns HTML pages into their main text.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, MapArray, StringArray, StringViewBuilder};
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use super::html::content::{self, Mode};
+use super::html::{render, tree::Tree};
+use super::{Modified, Modifier, ModifierKind};
+use crate::filter::{config, text_column};
+use crate::{Error, Result};
+
+pub(super) const KIND: ModifierKind = ModifierKind {
+    name: "extract_html",
+    summary: "turns HTML pages into their main text",
+    source: "WHATWG HTML for reading, votes of paragraphs as in Readability.js 0.6 for choosing",
+    reasons: &["no_text", "too_many_nodes"],
+    default_config: config::defaults::<Config>,
+    build: |table| Ok(Box::new(ExtractHtml { config: config::from_table("extract_html", table)? })),
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// `main`, `recall` (keeps what may belong to the text) or `all` (every visible text).
+    mode: Mode,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // FineWeb and DCLM both train on main content.
+        Self { mode: Mode::Main }
+    }
+}
+
+#[derive(Debug)]
+struct ExtractHtml {
+    config: Config,
+}
+
+/// What became of a page.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+    reason: Option<&'static str>,
+    found: Vec<(&'static str, String)>,
+}
+
+impl Modifier for ExtractHtml {
+    fn modify(&self, documents: &RecordBatch) -> Result<Modified> {
+        let texts = text_column(documents)?;
+        let content_types = content_types(documents)?;
+        let mut out = StringViewBuilder::with_capacity(texts.len());
+        let mut reasons = Vec::with_capacity(texts.len());
+        let mut found = Vec::new();
+        for row in 0..texts.len() {
+            let is_html = content_types.as_ref().is_none_or(|types| is_html(types, row));
+            if !is_html {
+                out.append_value(texts.value(row));
+                reasons.push(None);
+                continue;
+            }
+            let page = extract(texts.value(row), self.config.mode);
+            out.append_value(&page.text);
+            reasons.push(page.reason);
+            found.extend(page.found.into_iter().map(|(key, value)| (row, key, value)));
+        }
+        let reasons = Some(StringArray::from(reasons));
+        Ok(Modified { text: out.finish(), reasons, edits: Vec::new(), found })
+    }
+}
+
+fn extract(html: &str, mode: Mode) -> Page {
+    let Some(tree) = Tree::parse(html) else {
+        return Page { reason: Some("too_many_nodes"), ..Page::default() };
+    };
+    let selection = content::select(&tree, mode);
+    let text = render::text(&tree, &selection);
+    let reason = text.is_empty().then_some("no_text");
+    let keys = ["title", "author", "published", "html_language"];
+    let values = [tree.found.title, tree.found.author, tree.found.published, tree.found.html_language];
+    let found = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect();
+    Page { text, reason, found }
+}
+
+/// The column `metadata`, where there is one.
+fn content_types(documents: &RecordBatch) -> Result<Option<MapArray>> {
+    let Some(column) = documents.column_by_name("metadata") else { return Ok(None) };
+    let wrong = || Error::Column {
+        name: "metadata".to_owned(),
+        why: format!("is `{}`, wanted a map of strings", column.data_type()),
+    };
+    let map = column.as_any().downcast_ref::<MapArray>().ok_or_else(wrong)?;
+    let is_text = |array: &Arc<dyn Array>| array.as_any().is::<StringArray>();
+    if !is_text(map.keys()) || !is_text(map.values()) {
+        return Err(wrong());
+    }
+    Ok(Some(map.clone()))
+}
+
+/// Whether the metadata of `row` says that it is HTML or XHTML.
+fn is_html(metadata: &MapArray, row: usize) -> bool {
+    if metadata.is_null(row) {
+        return false;
+    }
+    let entries = metadata.value(row);
+    let column = |index: usize| entries.column(index).as_any().downcast_ref::<StringArray>();
+    let (Some(keys), Some(values)) = (column(0), column(1)) else { return false };
+    let is_type = |entry: &usize| keys.value(*entry) == "content_type" && values.is_valid(*entry);
+    let content_type = (0..entries.len()).find(is_type).map(|entry| values.value(entry));
+    content_type.is_some_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("text/html")
+            || essence.eq_ignore_ascii_case("application/xhtml+xml")
+            || essence.eq_ignore_ascii_case("html")
+            || essence.eq_ignore_ascii_case("xhtml")
+    })
+}
+
+#[cfg(test)]
+mod tests;
