@@ -1,0 +1,68 @@
+# Every target does its own set-up: `make demo` and `make test` work right after a clone.
+# Needed: Rust (rustup), a C++ compiler, Python's pip. Nothing is installed outside this folder.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# rustup puts cargo here; a shell that was open before does not know it yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# The workspace is always built as one: `-p` alone would choose other features of shared
+# dependencies and compile DataFusion again.
+CARGO ?= cargo
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: build ## crawl, clean, deduplicate, tokenize, train and ask: a few minutes, no network
+	$(CARGO) run --quiet --locked --bin gristmill -- demo
+
+.PHONY: test
+test: setup lint doc licences ## everything that must hold before a change goes in
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) test --workspace --locked --doc; \
+	  $(CARGO) nextest run --workspace --locked --no-fail-fast; \
+	else \
+	  echo "cargo-nextest is not installed: using cargo test"; \
+	  $(CARGO) test --workspace --locked --no-fail-fast; \
+	fi
+
+.PHONY: lint
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh .ci/run; \
+	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+.PHONY: doc
+doc: setup ## the crates' reference pages, under target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: licences
+licences:
+	if $(CARGO) deny --version >/dev/null 2>&1; then \
+	  $(CARGO) deny --locked --all-features check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences, bans and sources were not checked"; fi
+
+.PHONY: build
+build: setup ## both commands and all crates, in the profile that the demo and the tests use
+	$(CARGO) build --workspace --locked
+
+.PHONY: install
+install: setup ## gristmill and gristmill-train, optimised, into cargo's bin folder
+	$(CARGO) install --locked --path queries
+	$(CARGO) install --locked --path trainer
+
+.PHONY: setup
+setup: ## libtorch for the trainer, once, into .libtorch
+	@scripts/setup-libtorch.sh cpu
+
+.PHONY: cuda
+cuda: ## the same with CUDA's libraries
+	@scripts/setup-libtorch.sh cuda
+
+.PHONY: clean-demo
+clean-demo: ## remove what the demo made
+	rm -rf demo

@@ -1,0 +1,1 @@
+//! Promises across crates are tests of this package; it has nothing to link against.
