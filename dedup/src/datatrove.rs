@@ -1,0 +1,207 @@
+//! Signatures bit for bit as datatrove makes them (`pipeline/dedup/minhash.py`, `utils/text.py`, version 0.10.1).
+//!
+//! The shingles are xxHash64 of `ngram` words joined by spaces. The permutations are (x·a + b mod 2⁶⁴) mod (2⁶¹ − 1): the
+//! product wraps before it is reduced, as numpy's does. `a` and `b` come from numpy's legacy generator, a Mersenne twister.
+//! The words are those of a tokenizer (spaCy's for English) over the [`simplify`]-ed text.
+//! A document with fewer words than a shingle has no signature.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use unicode_normalization::UnicodeNormalization;
+use xxhash_rust::xxh64::xxh64;
+
+use crate::minhash::Config;
+use crate::{Error, Result};
+
+const MERSENNE_PRIME: u64 = (1 << 61) - 1;
+
+/// The hash functions of datatrove for one configuration.
+#[derive(Clone, Debug)]
+pub struct Datatrove {
+    ngram: usize,
+    factors: Vec<u64>,
+    terms: Vec<u64>,
+}
+
+impl Datatrove {
+    /// Draws the permutations as `numpy.random.RandomState(seed)` does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a seed beyond 32 bits.
+    pub fn new(config: &Config) -> Result<Self> {
+        let seed = u32::try_from(config.seed).map_err(|_| Error::Config {
+            method: "minhash",
+            message: format!(
+                "`seed` is {}, profile `datatrove` takes 0 to {}",
+                config.seed,
+                u32::MAX
+            ),
+            hint: "datatrove's default is 1".to_owned(),
+        })?;
+        let mut random = MersenneTwister::new(seed);
+        let mut draw = |low: u64| -> Vec<u64> {
+            (0..config.n_hashes()).map(|_| random.below(low, MERSENNE_PRIME)).collect()
+        };
+        let factors = draw(1);
+        let terms = draw(0);
+        Ok(Self { ngram: config.ngram, factors, terms })
+    }
+
+    /// Replaces `shingles` by the hash of every shingle of `words`.
+    pub fn shingles<S: AsRef<str>>(&self, words: &[S], shingles: &mut Vec<u64>) {
+        shingles.clear();
+        let mut joined = String::new();
+        for window in words.windows(self.ngram) {
+            joined.clear();
+            for word in window {
+                if !joined.is_empty() {
+                    joined.push(' ');
+                }
+                joined.push_str(word.as_ref());
+            }
+            shingles.push(xxh64(joined.as_bytes(), 0));
+        }
+    }
+
+    /// Appends the signature of a document's shingles; nothing when there are none.
+    pub fn signature(&self, shingles: &[u64], signature: &mut Vec<u64>) {
+        if shingles.is_empty() {
+            return;
+        }
+        signature.extend(self.factors.iter().zip(&self.terms).map(|(&a, &b)| {
+            let permuted = |x: &u64| x.wrapping_mul(a).wrapping_add(b) % MERSENNE_PRIME;
+            shingles.iter().map(permuted).min().expect("there is a shingle")
+        }));
+    }
+}
+
+/// Returns a text as datatrove compares it: lower case, numbers as `0`, no punctuation, single spaces, no diacritics.
+#[must_use]
+pub fn simplify(text: &str) -> String {
+    static NUMBERS: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?").expect("a constant pattern"));
+    static MARKS: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\p{Mn}+").expect("a constant pattern"));
+    let lower = text.to_lowercase();
+    let mut spaced = String::with_capacity(lower.len());
+    for c in NUMBERS.replace_all(&lower, "0").chars() {
+        if !is_punctuation(c) && !c.is_whitespace() {
+            spaced.push(c);
+        } else if !spaced.is_empty() && !spaced.ends_with(' ') {
+            spaced.push(' ');
+        }
+    }
+    let decomposed: String = spaced.nfd().collect();
+    MARKS.replace_all(&decomposed, "").trim().to_owned()
+}
+
+/// datatrove's list, with the control characters other than tab and line feed.
+fn is_punctuation(c: char) -> bool {
+    const LISTED: &str =
+        "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»";
+    if c.is_ascii() {
+        return (c.is_ascii_control() && !matches!(c, '\t' | '\n')) || LISTED.contains(c);
+    }
+    ('\u{80}'..='\u{9f}').contains(&c) || LISTED.contains(c)
+}
+
+/// MT19937 (Matsumoto and Nishimura 1998) with numpy's bounded integers: mask, then reject.
+struct MersenneTwister {
+    state: [u32; 624],
+    next: usize,
+}
+
+impl MersenneTwister {
+    fn new(seed: u32) -> Self {
+        let mut state = [seed; 624];
+        for i in 1..624u32 {
+            let at = i as usize;
+            let before: u32 = state[at - 1];
+            state[at] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i);
+        }
+        Self { state, next: 624 }
+    }
+
+    /// A number from `low` up to and without `end`.
+    fn below(&mut self, low: u64, end: u64) -> u64 {
+        let range = end - 1 - low;
+        let mask = u64::MAX >> range.leading_zeros();
+        loop {
+            let high = u64::from(self.word());
+            let value = ((high << 32) | u64::from(self.word())) & mask;
+            if value <= range {
+                return low + value;
+            }
+        }
+    }
+
+    fn word(&mut self) -> u32 {
+        if self.next == 624 {
+            for i in 0..624 {
+                let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % 624] & 0x7fff_ffff);
+                let twist = if y & 1 == 1 { 0x9908_b0df } else { 0 };
+                self.state[i] = self.state[(i + 397) % 624] ^ (y >> 1) ^ twist;
+            }
+            self.next = 0;
+        }
+        let mut y = self.state[self.next];
+        self.next += 1;
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Written by `tests/golden/make_datatrove.py`.
+    fn golden() -> Value {
+        serde_json::from_str(include_str!("../tests/golden/datatrove.json")).unwrap()
+    }
+
+    fn numbers(value: &Value) -> Vec<u64> {
+        value.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
+    }
+
+    #[test]
+    fn signatures_equal_those_of_datatrove() {
+        let golden = golden();
+        let datatrove = Datatrove::new(&Config::default()).unwrap();
+        let cases = golden["signatures"].as_array().unwrap();
+        for case in cases {
+            let words: Vec<&str> = case["words"].as_str().unwrap().split(' ').collect();
+            let (mut shingles, mut signature) = (Vec::new(), Vec::new());
+            datatrove.shingles(&words, &mut shingles);
+            datatrove.signature(&shingles, &mut signature);
+            assert_eq!(shingles, numbers(&case["shingles"]), "{words:?}");
+            assert_eq!(signature, numbers(&case["signature"]), "{words:?}");
+        }
+        println!("{} signatures of {} hashes", cases.len(), Config::default().n_hashes());
+    }
+
+    #[test]
+    fn texts_are_simplified_as_by_datatrove() {
+        let golden = golden();
+        let cases = golden["simplified"].as_array().unwrap();
+        for case in cases {
+            let text = case["text"].as_str().unwrap();
+            assert_eq!(simplify(text), case["simplified"].as_str().unwrap(), "{text:?}");
+        }
+        println!("{} texts", cases.len());
+    }
+
+    #[test]
+    fn too_few_words_have_no_signature() {
+        let datatrove = Datatrove::new(&Config::default()).unwrap();
+        let (mut shingles, mut signature) = (Vec::new(), Vec::new());
+        datatrove.shingles(&["one", "two", "three", "four"], &mut shingles);
+        datatrove.signature(&shingles, &mut signature);
+        assert!(shingles.is_empty() && signature.is_empty());
+    }
+}

@@ -1,0 +1,96 @@
+//! Who is a copy of whom: pure kernels, which the engine strings together as SQL plans.
+//!
+//! | step | kernel | in the engine |
+//! |---|---|---|
+//! | same page | [`url::keys`] | group by the key |
+//! | same text | [`exact::hashes`] | group by the hash |
+//! | similar text | [`MinHash::signatures`], [`MinHash::band_keys`] | group by the band key: buckets |
+//! | candidate pairs to clusters | [`UnionFind`] | streamed star edges (member, first of its bucket) |
+//! | clusters to duplicates | [`Verifier`] | streamed members, in the order (root, row) |
+//!
+//! All of them depend on nothing but their input and configuration: not on the size of batches,
+//! their order, the number of threads, or the processor.
+//!
+//! Banding finds candidates with a probability that rises with their similarity
+//! ([`minhash::Config::probability`]). A bucket says nothing certain, and a chain of buckets joins documents
+//! that share nothing: on templated text, methods that stop at the clusters have been measured to
+//! credit half of what they remove to a document that is not half as similar. Hence the [`Verifier`]:
+//! a document is removed only when the exact Jaccard index with the document kept in its place
+//! reaches [`minhash::Config::verify`].
+
+pub mod cluster;
+pub mod datatrove;
+pub mod error;
+pub mod exact;
+pub mod minhash;
+mod mix;
+pub mod shingle;
+pub mod url;
+pub mod verify;
+
+pub use cluster::UnionFind;
+pub use error::{Error, Result};
+pub use minhash::MinHash;
+pub use shingle::jaccard;
+pub use verify::{Removed, Verifier};
+
+/// What is registered of a method.
+#[derive(Clone, Copy, Debug)]
+pub struct MethodKind {
+    /// Its name in a job's `[dedup] methods`, its key for settings there, and `duplicates.method`.
+    pub name: &'static str,
+    /// What it finds, in one line.
+    pub summary: &'static str,
+    /// Paper or implementation that it follows.
+    pub source: &'static str,
+    /// The keys it takes in a job with their default values, as TOML.
+    pub default_config: fn() -> toml::Table,
+    /// Checks the keys that a job sets.
+    pub check: fn(config: &toml::Table) -> Result<()>,
+}
+
+/// Every method, sorted by name.
+pub const KINDS: &[MethodKind] = &[exact::KIND, minhash::KIND, url::KIND];
+
+/// Returns the method called `name`.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static MethodKind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+fn default_table<C: Default + serde::Serialize>() -> toml::Table {
+    toml::Table::try_from(C::default()).expect("defaults are plain values")
+}
+
+fn parse_table<C: serde::de::DeserializeOwned>(
+    method: &'static str,
+    table: &toml::Table,
+) -> Result<C> {
+    table.clone().try_into().map_err(|error: toml::de::Error| Error::Config {
+        method,
+        message: error.message().to_owned(),
+        hint: format!("`gristmill list dedup` shows the keys of `{method}` and their defaults"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_sorted_and_their_defaults_pass_their_own_check() {
+        assert!(KINDS.is_sorted_by_key(|kind| kind.name));
+        for kind in KINDS {
+            (kind.check)(&(kind.default_config)()).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        for kind in KINDS {
+            let table = "no_such_key = 1".parse().unwrap();
+            let message = (kind.check)(&table).unwrap_err().to_string();
+            assert!(message.contains("no_such_key") && message.contains(kind.name), "{message}");
+        }
+    }
+}
