@@ -1,0 +1,400 @@
+//! The recipe of a run: one TOML file. Every default stands here, once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+use crate::schedule::Shape;
+
+/// A run as its author wants it. Paths are relative to the recipe's folder until [`Recipe::load`] resolves them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The dataset of tokens.
+    pub data: PathBuf,
+    /// Version of its manifest; by default the newest when the run starts.
+    pub data_version: Option<u64>,
+    /// The run's folder.
+    pub run: PathBuf,
+    /// What is trained.
+    pub model: Model,
+    /// How long and on what.
+    pub train: Train,
+    /// How parameters are updated.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+}
+
+/// What is trained: a fresh model of some `kind`, or the one in the folder `from`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    /// `gpt2` or `llama`.
+    pub kind: Option<String>,
+    /// A Hugging Face folder to start from.
+    pub from: Option<PathBuf>,
+    /// Blocks.
+    pub n_layer: u64,
+    /// Query heads.
+    pub n_head: u64,
+    /// Key and value heads (`llama`); by default as many as query heads.
+    pub n_kv_head: Option<u64>,
+    /// Width.
+    pub n_embd: u64,
+    /// Width of the feed-forward part; by default 4 times the width (`gpt2`), 8/3 of it (`llama`).
+    pub n_ffn: Option<u64>,
+    /// Tokens per sequence.
+    pub seq_len: u64,
+    /// Share of activations that dropout zeroes in training.
+    pub dropout: f64,
+    /// Whether the head is the token embedding; by default for `gpt2` only.
+    pub tie_embeddings: Option<bool>,
+    /// Base of the rotary frequencies (`llama`).
+    pub rope_theta: f64,
+    /// The vocabulary is padded to a multiple of this.
+    pub vocab_multiple: u64,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            from: None,
+            n_layer: 4,
+            n_head: 4,
+            n_kv_head: None,
+            n_embd: 128,
+            n_ffn: None,
+            seq_len: 256,
+            dropout: 0.0,
+            tie_embeddings: None,
+            rope_theta: 10_000.0,
+            vocab_multiple: 64,
+        }
+    }
+}
+
+/// How long a run is, and on what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Train {
+    /// Optimizer updates.
+    pub steps: u64,
+    /// Sequences per update.
+    pub batch_sequences: u64,
+    /// Sequences per pass; by default all of the batch.
+    pub micro_batch_sequences: Option<u64>,
+    /// Seeds weights, data order and dropout.
+    pub seed: u64,
+    /// `fp32` or `bf16`.
+    pub precision: Precision,
+    /// Threads of CPU kernels; by default what libtorch chooses.
+    pub threads: Option<u32>,
+    /// Steps between checkpoints; one is always written at the end.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept, at least two.
+    pub checkpoints_kept: usize,
+    /// Steps between evaluations; one is always made before and after.
+    pub evaluate_every: u64,
+    /// Held-out sequences per evaluation; 0 makes none.
+    pub evaluate_sequences: u64,
+    /// Steps in a row that may be skipped because loss or gradient is no finite number.
+    pub skips_max: u64,
+    /// Refuse operators whose result depends on the order of threads.
+    pub deterministic: bool,
+    /// Verify the shards' hashes before they are read.
+    pub verify: bool,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch_sequences: 16,
+            micro_batch_sequences: None,
+            seed: 42,
+            precision: Precision::Fp32,
+            threads: None,
+            checkpoint_every: 100,
+            checkpoints_kept: 2,
+            evaluate_every: 100,
+            evaluate_sequences: 64,
+            skips_max: 10,
+            deterministic: true,
+            verify: true,
+        }
+    }
+}
+
+impl Train {
+    /// Sequences per pass.
+    #[must_use]
+    pub fn micro_batch(&self) -> u64 {
+        self.micro_batch_sequences.unwrap_or(self.batch_sequences)
+    }
+}
+
+/// The kind of numbers in matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// float32 throughout.
+    Fp32,
+    /// bfloat16 products, float32 weights, reductions and updates.
+    Bf16,
+}
+
+/// How parameters are updated: AdamW with a learning rate that follows a schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Optimizer {
+    /// The highest learning rate.
+    pub lr: f64,
+    /// The learning rate at the end; by default a tenth of the highest.
+    pub min_lr: Option<f64>,
+    /// Steps in which the learning rate rises from zero.
+    pub warmup_steps: u64,
+    /// `cosine`, `linear` or `constant`.
+    pub schedule: Shape,
+    /// Decoupled weight decay of matrices and embeddings; vectors have none.
+    pub weight_decay: f64,
+    /// Decay rates of both moments.
+    pub betas: [f64; 2],
+    /// Keeps the denominator from zero.
+    pub eps: f64,
+    /// The highest gradient norm; 0 never clips.
+    pub clip: f64,
+}
+
+impl Default for Optimizer {
+    // As the GPT-3 paper (Brown et al. 2020, appendix B), but for the learning rate of a small model.
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            min_lr: None,
+            warmup_steps: 20,
+            schedule: Shape::Cosine,
+            weight_decay: 0.1,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            clip: 1.0,
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe, applies `key=value` overrides such as `train.steps=10`, and makes its paths absolute or
+    /// relative to the working folder.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with file, line and column for a mistake in the file, or with the flag for one in `overrides`.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let place = path.display().to_string();
+        let mut recipe = parse(&place, &text)?;
+        if !overrides.is_empty() {
+            let mut table: Table = toml::from_str(&text).expect("it was just parsed");
+            for flag in overrides {
+                set(&mut table, flag)?;
+                recipe = table.clone().try_into().map_err(|error: toml::de::Error| {
+                    mistake(&format!("--set {flag}"), error.message())
+                })?;
+            }
+        }
+        recipe.check(&place)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        recipe.data = folder.join(&recipe.data);
+        recipe.run = folder.join(&recipe.run);
+        recipe.model.from = recipe.model.from.map(|from| folder.join(from));
+        Ok(recipe)
+    }
+
+    fn check(&self, place: &str) -> Result<()> {
+        let (train, model) = (&self.train, &self.model);
+        if model.kind.is_some() == model.from.is_some() {
+            let message = "`model` needs one of `kind` (a fresh model) and `from` (a folder)";
+            return Err(mistake(place, message));
+        }
+        for (name, value) in [
+            ("train.steps", train.steps),
+            ("train.batch_sequences", train.batch_sequences),
+            ("train.micro_batch_sequences", train.micro_batch()),
+            ("train.checkpoint_every", train.checkpoint_every),
+            ("train.evaluate_every", train.evaluate_every),
+            ("model.seq_len", model.seq_len),
+            ("model.vocab_multiple", model.vocab_multiple),
+            ("model.n_layer", model.n_layer),
+            ("model.n_head", model.n_head),
+            ("model.n_embd", model.n_embd),
+        ] {
+            if value == 0 || i64::try_from(value).is_err() {
+                return Err(mistake(place, &format!("`{name}` is {value}, it must be at least 1")));
+            }
+        }
+        if train.batch_sequences % train.micro_batch() != 0 {
+            let (whole, part) = (train.batch_sequences, train.micro_batch());
+            let message = format!(
+                "`train.batch_sequences` is {whole}, no multiple of `train.micro_batch_sequences` {part}"
+            );
+            return Err(mistake(place, &message));
+        }
+        if train.checkpoints_kept < 2 {
+            let message = format!(
+                "`train.checkpoints_kept` is {}, it must be at least 2",
+                train.checkpoints_kept
+            );
+            return Err(mistake(place, &message));
+        }
+        let rate = |name: &str, value: f64, range: std::ops::RangeInclusive<f64>| {
+            let message = || {
+                format!("`{name}` is {value}, it must be in {}..={}", range.start(), range.end())
+            };
+            if range.contains(&value) { Ok(()) } else { Err(mistake(place, &message())) }
+        };
+        rate("optimizer.lr", self.optimizer.lr, 0.0..=1e3)?;
+        rate("optimizer.min_lr", self.optimizer.min_lr.unwrap_or(0.0), 0.0..=self.optimizer.lr)?;
+        rate("optimizer.betas", self.optimizer.betas[0], 0.0..=0.999_999_9)?;
+        rate("optimizer.betas", self.optimizer.betas[1], 0.0..=0.999_999_9)?;
+        rate("optimizer.weight_decay", self.optimizer.weight_decay, 0.0..=1e3)?;
+        rate("optimizer.clip", self.optimizer.clip, 0.0..=1e9)?;
+        rate("model.dropout", model.dropout, 0.0..=0.99)
+    }
+}
+
+fn parse(place: &str, text: &str) -> Result<Recipe> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = &text[..start];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        mistake(&format!("{place}:{line}:{column}"), error.message())
+    })
+}
+
+fn mistake(place: &str, message: &str) -> Error {
+    Error::Recipe { place: place.to_owned(), message: message.to_owned(), hint: hint(message) }
+}
+
+/// Sets the value at a dotted path: as TOML where it parses as such, else as a string.
+fn set(table: &mut Table, flag: &str) -> Result<()> {
+    let place = format!("--set {flag}");
+    let Some((path, text)) = flag.split_once('=') else {
+        return Err(mistake(&place, "it needs the form `key=value`, such as `train.steps=10`"));
+    };
+    let value = toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()));
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().expect("a split has at least one part");
+    let mut inner = table;
+    for key in keys {
+        let entry = inner.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(next) = entry else {
+            return Err(mistake(&place, &format!("`{key}` is a value, not a table")));
+        };
+        inner = next;
+    }
+    inner.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Names the key that was probably meant, from the list in serde's message.
+fn hint(message: &str) -> Option<String> {
+    let (is_unknown, rest) = (message.starts_with("unknown "), message.split_once('`')?.1);
+    let (wrong, rest) = rest.split_once('`')?;
+    if !is_unknown {
+        return None;
+    }
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    let nearest = known.iter().min_by_key(|name| distance(wrong, name))?;
+    (distance(wrong, nearest) <= wrong.len().div_ceil(2))
+        .then(|| format!("did you mean `{nearest}`?"))
+}
+
+/// The least number of insertions, deletions and replacements between two words.
+///
+/// Source: Wagner and Fischer 1974.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, overrides: &[&str], expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.toml");
+        fs::write(&path, text).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let found = match Recipe::load(&path, &overrides) {
+            Ok(recipe) => format!("steps {}", recipe.train.steps),
+            Err(error) => error.to_string().replace(&path.display().to_string(), "r.toml"),
+        };
+        assert_eq!(found, expected);
+    }
+
+    const GOOD: &str = "data = 'd'\nrun = 'r'\n[model]\nkind = 'gpt2'\n[train]\nsteps = 3\n";
+
+    #[test]
+    fn overrides_win_over_the_file() {
+        check(GOOD, &[], "steps 3");
+        check(GOOD, &["train.steps=7"], "steps 7");
+        check(GOOD, &["train.precision=bf16", "optimizer.lr=0.5"], "steps 3");
+    }
+
+    #[test]
+    fn says_where_a_mistake_is_and_what_was_meant() {
+        check(
+            &GOOD.replace("steps", "stepz"),
+            &[],
+            "r.toml:6:1: unknown field `stepz`, expected one of `steps`, `batch_sequences`, \
+             `micro_batch_sequences`, `seed`, `precision`, `threads`, `checkpoint_every`, `checkpoints_kept`, \
+             `evaluate_every`, `evaluate_sequences`, `skips_max`, `deterministic`, `verify`\n\
+             hint: did you mean `steps`?",
+        );
+        check(
+            &GOOD.replace('3', "'x'"),
+            &[],
+            "r.toml:6:9: invalid type: string \"x\", expected u64",
+        );
+        check(
+            GOOD,
+            &["train.precision=fp31"],
+            "--set train.precision=fp31: unknown variant `fp31`, expected `fp32` or `bf16`\n\
+             hint: did you mean `fp32`?",
+        );
+        check(
+            GOOD,
+            &["train.micro_batch_sequences=5"],
+            "r.toml: `train.batch_sequences` is 16, no multiple of `train.micro_batch_sequences` 5",
+        );
+        check(
+            &GOOD.replace("kind = 'gpt2'", ""),
+            &[],
+            "r.toml: `model` needs one of `kind` (a fresh model) and `from` (a folder)",
+        );
+    }
+
+    #[test]
+    fn counts_edits_between_words() {
+        // Examples of the literature on the distance.
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("saturday", "sunday"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

@@ -1,0 +1,636 @@
+//! The training loop: makes a run, or goes on with it from its newest checkpoint.
+//!
+//! A run is a folder. [`train`] is the only way to write to it, and holds its lock meanwhile. Whenever the process dies,
+//! calling it again ends with the same weights, bit for bit, on the same CPU and threads.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::Value;
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::checkpoint::{self, State};
+use crate::data::Data;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::model::{self, Loaded, Pass};
+use crate::objective::causal_lm;
+use crate::optimizer::{self, Optimizer};
+use crate::recipe::{Precision, Recipe};
+use crate::schedule::Schedule;
+use crate::source::{self, Batches, MicroBatch, Plan, Rank, ReaderState};
+use crate::torch;
+
+/// Watches a run, and may ask it to stop.
+pub trait Observer {
+    /// One line worth reading.
+    fn note(&mut self, line: &str);
+
+    /// Called after each step. `false` asks for a checkpoint and a stop.
+    fn step(&mut self, report: &Report) -> bool;
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Updates made, skipped ones included.
+    pub step: u64,
+    /// Updates of the whole run.
+    pub steps: u64,
+    /// Mean loss per token of the batch, in nats.
+    pub loss: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the update.
+    pub lr: f64,
+    /// Tokens per second of this step.
+    pub tokens_per_s: f64,
+    /// Whether the update was skipped.
+    pub is_skipped: bool,
+}
+
+/// How a call to [`train`] ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The run's folder.
+    pub run: PathBuf,
+    /// Updates made.
+    pub step: u64,
+    /// Updates of the whole run.
+    pub steps: u64,
+    /// Whether all updates were made.
+    pub is_done: bool,
+    /// The checkpoint's step that this call began with.
+    pub resumed_from: Option<u64>,
+    /// Updates skipped because loss or gradient was no finite number.
+    pub skipped: u64,
+    /// Loss of the last step.
+    pub loss: Option<f64>,
+    /// Held-out measurements at the end.
+    pub validation: Option<Evaluation>,
+    /// Tokens trained on in this call.
+    pub tokens: u64,
+    /// Seconds of training steps in this call, without evaluation and checkpoints.
+    pub seconds: f64,
+    /// Tokens per second of training steps in this call.
+    pub tokens_per_s: f64,
+    /// The finished model.
+    pub model: Option<PathBuf>,
+}
+
+/// Held-out measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Mean nats per token.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// `total nats / (ln 2 · bytes)` of the same tokens, where the tokenizer tells their bytes.
+    pub bits_per_byte: Option<f64>,
+    /// Tokens that were predicted.
+    pub n_tokens: u64,
+}
+
+/// The manifest version that the run in `recipe.run` reads: the recipe's, else the one that it began with.
+///
+/// # Errors
+/// As [`checkpoint::newest`].
+pub fn data_version(recipe: &Recipe) -> Result<Option<u64>> {
+    if recipe.data_version.is_some() {
+        return Ok(recipe.data_version);
+    }
+    let found = checkpoint::newest(&recipe.run, &mut |_| {})?;
+    Ok(found.map(|(_, state)| state.data_version))
+}
+
+/// Makes the model that the recipe describes, with its weights before the first step.
+///
+/// # Errors
+/// [`Error::Unusable`] when the numbers do not fit each other, or the dataset's vocabulary is larger than the model's.
+pub fn first_model(recipe: &Recipe, n_vocabulary: u64, device: Device) -> Result<Loaded> {
+    let loaded = match &recipe.model.from {
+        Some(folder) => model::load(folder, device)?,
+        None => {
+            let padded = n_vocabulary.next_multiple_of(recipe.model.vocab_multiple);
+            model::fresh(&recipe.model, padded, recipe.train.seed, device)?
+        }
+    };
+    let shape = loaded.model.shape();
+    let misfit = |why: String, hint: &str| Error::Unusable {
+        action: "train",
+        what: "the model of the recipe".to_owned(),
+        why,
+        hint: hint.to_owned(),
+    };
+    if n_vocabulary > shape.vocab_size {
+        let why = format!(
+            "the dataset's vocabulary has {n_vocabulary} entries, the model's {}",
+            shape.vocab_size
+        );
+        return Err(misfit(why, "shard the corpus with the model's own tokenizer"));
+    }
+    if recipe.model.seq_len > shape.seq_len_max {
+        let why = format!(
+            "`model.seq_len` is {}, the model was made for {}",
+            recipe.model.seq_len, shape.seq_len_max
+        );
+        return Err(misfit(why, "lower `model.seq_len`"));
+    }
+    Ok(loaded)
+}
+
+/// Trains until the recipe's last step, or until the observer asks to stop.
+///
+/// # Errors
+/// [`Error::Unusable`] when the folder holds a run of another recipe or dataset; [`Error::Diverged`] when losses stay
+/// beyond numbers; whatever reading and writing meets.
+pub fn train(recipe: &Recipe, data: Data, observer: &mut dyn Observer) -> Result<Summary> {
+    torch::start();
+    if let Some(threads) = recipe.train.threads {
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    }
+    torch::set_deterministic(recipe.train.deterministic)?;
+    fs::create_dir_all(&recipe.run).map_err(Error::io("create", &recipe.run))?;
+    let _lock = lock(&recipe.run)?;
+    let mut run = Run::open(recipe, data, observer)?;
+    run.finish_or_stop(observer)
+}
+
+/// Holds the run for this process; the operating system lets go of it when the process ends, however it does.
+fn lock(run: &Path) -> Result<File> {
+    let path = run.join(".lock");
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Unusable {
+            action: "train",
+            what: format!("`{}`", run.display()),
+            why: "another process is training this run".to_owned(),
+            hint: "wait for it, or give this run another folder".to_owned(),
+        }),
+    }
+}
+
+struct Run<'a> {
+    recipe: &'a Recipe,
+    device: Device,
+    loaded: Loaded,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    metrics: Metrics,
+    batches: Batches,
+    held_out: Vec<MicroBatch>,
+    token_bytes: Option<Tensor>,
+    identity: Identity,
+    resumed_from: Option<u64>,
+    step: u64,
+    skipped: [u64; 2],
+    last_loss: Option<f64>,
+    seconds: f64,
+    tokens: u64,
+}
+
+/// What the dataset is, for checkpoints and `run.json`.
+struct Identity {
+    path: PathBuf,
+    version: u64,
+    manifest_hash: String,
+    tokenizer: Option<PathBuf>,
+}
+
+impl<'a> Run<'a> {
+    fn open(recipe: &'a Recipe, data: Data, observer: &mut dyn Observer) -> Result<Self> {
+        let device = torch::device();
+        let found = checkpoint::newest(&recipe.run, &mut |line| observer.note(line))?;
+        let loaded = match &found {
+            Some((path, _)) => model::load(path, device)?,
+            None => first_model(recipe, data.n_vocabulary, device)?,
+        };
+        let mut optimizer = Optimizer::new(loaded.model.parameters(), optimizer_config(recipe));
+        let (mut step, mut skipped) = (0, [0; 2]);
+        if let Some((path, state)) = &found {
+            refuse_other(recipe, &data, state)?;
+            let file = path.join("optimizer.safetensors");
+            optimizer.restore(&crate::weights::WeightFiles::open(&file)?)?;
+            torch::set_random_state(&from_hex(&state.random)?)?;
+            (step, skipped) = (state.step, state.skipped);
+            observer.note(&format!("resumes at step {step} from `{}`", path.display()));
+        } else {
+            tch::manual_seed(i64::from_ne_bytes(recipe.train.seed.to_ne_bytes()));
+        }
+        refuse_too_few(recipe, &data)?;
+        let plan = Plan {
+            seq_len: usize::try_from(recipe.model.seq_len).expect("checked with the recipe"),
+            batch_sequences: recipe.train.batch_sequences,
+            micro_batch_sequences: recipe.train.micro_batch(),
+            vocab_size: loaded.model.shape().vocab_size,
+            rank: Rank::ALONE,
+        };
+        let held_out = held_out(recipe, data.validation, plan)?;
+        let token_bytes = data.token_bytes.map(|bytes| {
+            let bytes: Vec<i64> = bytes.into_iter().map(i64::from).collect();
+            Tensor::from_slice(&bytes).to_device(device)
+        });
+        Ok(Self {
+            recipe,
+            device,
+            optimizer,
+            schedule: schedule(recipe),
+            metrics: Metrics::open(&recipe.run, step)?,
+            batches: Batches::start(data.train, plan, step, recipe.train.steps),
+            held_out,
+            token_bytes,
+            identity: Identity {
+                path: data.path,
+                version: data.version,
+                manifest_hash: data.manifest_hash,
+                tokenizer: data.tokenizer,
+            },
+            resumed_from: found.map(|(_, state)| state.step),
+            loaded,
+            step,
+            skipped,
+            last_loss: None,
+            seconds: 0.0,
+            tokens: 0,
+        })
+    }
+
+    fn finish_or_stop(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
+        let train = &self.recipe.train;
+        let mut evaluation = None;
+        if self.step == 0 {
+            evaluation = self.measure(observer)?;
+            self.save()?;
+        }
+        let mut goes_on = true;
+        while self.step < train.steps && goes_on {
+            let report = self.train_step()?;
+            goes_on = observer.step(&report);
+            let is_last = self.step == train.steps;
+            if is_last || self.step % train.evaluate_every == 0 {
+                evaluation = self.measure(observer)?;
+            }
+            if is_last || !goes_on || self.step % train.checkpoint_every == 0 {
+                self.save()?;
+            }
+        }
+        let is_done = self.step == train.steps;
+        if is_done && evaluation.is_none() {
+            evaluation = self.evaluate()?;
+        }
+        let model = is_done.then(|| self.save_model()).transpose()?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let tokens_per_s = if self.seconds > 0.0 { self.tokens as f64 / self.seconds } else { 0.0 };
+        Ok(Summary {
+            run: self.recipe.run.clone(),
+            step: self.step,
+            steps: train.steps,
+            is_done,
+            resumed_from: self.resumed_from,
+            skipped: self.skipped[0],
+            loss: self.last_loss,
+            validation: evaluation,
+            tokens: self.tokens,
+            seconds: self.seconds,
+            tokens_per_s,
+            model,
+        })
+    }
+
+    fn train_step(&mut self) -> Result<Report> {
+        let batch = self.batches.next_batch()?;
+        let start = Instant::now();
+        let lr = self.schedule.rate(self.step);
+        let n_targets = batch.iter().map(|micro| micro.targets_bt.numel()).sum::<usize>();
+        let loss = self.backward(&batch, n_targets)?;
+        let norm = self.optimizer.update(lr)?;
+        // The only wait for the device in a step.
+        let read = Tensor::stack(&[loss.to_kind(Kind::Double), norm.to_kind(Kind::Double)], 0);
+        let [loss, grad_norm] = <[f64; 2]>::try_from(
+            Vec::<f64>::try_from(read).map_err(Error::torch("read the loss"))?,
+        )
+        .expect("two numbers were stacked");
+        let seconds = start.elapsed().as_secs_f64();
+        self.step += 1;
+        self.seconds += seconds;
+        self.tokens += n_targets as u64;
+        let is_skipped = !(loss.is_finite() && grad_norm.is_finite());
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let tokens_per_s = n_targets as f64 / seconds.max(1e-9);
+        let report = Report {
+            step: self.step,
+            steps: self.recipe.train.steps,
+            loss,
+            grad_norm,
+            lr,
+            tokens_per_s,
+            is_skipped,
+        };
+        self.count(&report)?;
+        Ok(report)
+    }
+
+    /// Adds the gradients of every micro-batch; returns the mean loss per target of the whole batch.
+    fn backward(&self, batch: &[MicroBatch], n_targets: usize) -> Result<Tensor> {
+        let is_bf16 = self.recipe.train.precision == Precision::Bf16;
+        let mut total = Tensor::zeros([], (Kind::Float, self.device));
+        for micro in batch {
+            let tokens = micro.tokens_bt.to_device(self.device);
+            let targets = micro.targets_bt.to_device(self.device);
+            let logits = torch::autocast_bf16(self.device, is_bf16, || {
+                self.loaded.model.logits(&tokens, &mut Pass::training())
+            })?;
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a batch has far fewer than 2^52 tokens"
+            )]
+            let loss = causal_lm(&logits, &targets) / n_targets as f64;
+            loss.f_backward().map_err(Error::torch("compute gradients"))?;
+            total += loss.detach();
+        }
+        Ok(total)
+    }
+
+    fn count(&mut self, report: &Report) -> Result<()> {
+        self.metrics.add(
+            report.step,
+            &[
+                ("train/loss", report.loss),
+                ("train/learning_rate", report.lr),
+                ("train/gradient_norm", report.grad_norm),
+                ("train/tokens_per_second", report.tokens_per_s),
+                ("train/skipped", f64::from(u8::from(report.is_skipped))),
+            ],
+        )?;
+        if !report.is_skipped {
+            self.last_loss = Some(report.loss);
+            self.skipped[1] = 0;
+            return Ok(());
+        }
+        self.skipped = self.skipped.map(|n| n + 1);
+        if self.skipped[1] <= self.recipe.train.skips_max {
+            return Ok(());
+        }
+        Err(Error::Diverged {
+            step: report.step,
+            loss: report.loss,
+            grad_norm: report.grad_norm,
+            skipped: self.skipped[1],
+        })
+    }
+
+    fn measure(&mut self, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
+        let Some(found) = self.evaluate()? else { return Ok(None) };
+        let mut values =
+            vec![("validation/loss", found.loss), ("validation/perplexity", found.perplexity)];
+        let mut line = format!(
+            "step {}: held-out loss {:.4}, perplexity {:.2}",
+            self.step, found.loss, found.perplexity
+        );
+        if let Some(bits) = found.bits_per_byte {
+            values.push(("validation/bits_per_byte", bits));
+            line += &format!(", {bits:.4} bits per byte");
+        }
+        self.metrics.add(self.step, &values)?;
+        observer.note(&line);
+        Ok(Some(found))
+    }
+
+    /// Measures the held-out sequences, or nothing where there are none.
+    fn evaluate(&self) -> Result<Option<Evaluation>> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        let is_bf16 = self.recipe.train.precision == Precision::Bf16;
+        let mut nats = Tensor::zeros([], (Kind::Double, self.device));
+        let mut n_bytes = Tensor::zeros([], (Kind::Int64, self.device));
+        let mut n_tokens = 0;
+        for micro in &self.held_out {
+            let targets = micro.targets_bt.to_device(self.device);
+            let tokens = micro.tokens_bt.to_device(self.device);
+            let loss = no_grad(|| {
+                torch::autocast_bf16(self.device, is_bf16, || {
+                    self.loaded.model.logits(&tokens, &mut Pass::default())
+                })
+                .map(|logits| causal_lm(&logits, &targets))
+            })?;
+            nats += loss.to_kind(Kind::Double);
+            n_tokens += targets.numel() as u64;
+            if let Some(bytes) = &self.token_bytes {
+                n_bytes += bytes.index_select(0, &targets.view([-1])).sum(Kind::Int64);
+            }
+        }
+        let nats = nats.double_value(&[]);
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 tokens")]
+        let loss = nats / n_tokens as f64;
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 bytes")]
+        let bytes = n_bytes.int64_value(&[]) as f64;
+        let bits_per_byte = (bytes > 0.0).then(|| nats / (std::f64::consts::LN_2 * bytes));
+        Ok(Some(Evaluation { loss, perplexity: loss.exp(), bits_per_byte, n_tokens }))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let state = State {
+            format_version: checkpoint::FORMAT_VERSION,
+            step: self.step,
+            skipped: self.skipped,
+            reader: ReaderState {
+                manifest_hash: self.identity.manifest_hash.clone(),
+                next_sample: self.step * self.recipe.train.batch_sequences,
+            },
+            data_version: self.identity.version,
+            random: to_hex(&torch::random_state()?),
+            recipe: self.recipe.clone(),
+            files: std::collections::BTreeMap::new(),
+        };
+        // Measurements first: a checkpoint never knows more than they do.
+        self.metrics.flush(&self.name())?;
+        let kept = self.recipe.train.checkpoints_kept;
+        checkpoint::save(&self.recipe.run, state, &self.loaded, &self.optimizer, kept)?;
+        self.write_story()
+    }
+
+    fn name(&self) -> String {
+        let name = self.recipe.run.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// `run.json`: which samples each step saw, for lineage.
+    fn write_story(&self) -> Result<()> {
+        let story = serde_json::json!({
+            "format_version": 1,
+            "name": self.name(),
+            "tokens": {
+                "dataset": relative(&self.identity.path, &self.recipe.run)?,
+                "version": self.identity.version,
+                "manifest": self.identity.manifest_hash,
+                "split": TRAIN_SPLIT,
+            },
+            "seq_len": self.recipe.model.seq_len,
+            "batch_sequences": self.recipe.train.batch_sequences,
+            "seed": self.recipe.train.seed,
+            "steps": self.recipe.train.steps,
+            "steps_done": self.step,
+            "recipe": self.recipe,
+        });
+        let mut bytes = serde_json::to_vec_pretty(&story).expect("text and numbers");
+        bytes.push(b'\n');
+        checkpoint::replace(&self.recipe.run.join("run.json"), &bytes)
+    }
+
+    /// Writes the finished model as a Hugging Face folder.
+    fn save_model(&self) -> Result<PathBuf> {
+        let path = self.recipe.run.join("model");
+        let aside = self.recipe.run.join(".tmp-model");
+        for old in [&aside, &path] {
+            if fs::symlink_metadata(old).is_ok() {
+                fs::remove_dir_all(old).map_err(Error::io("replace", old))?;
+            }
+        }
+        fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
+        model::save(&self.loaded, &aside)?;
+        if let Some(tokenizer) = &self.identity.tokenizer {
+            let bytes = fs::read(tokenizer).map_err(Error::io("read", tokenizer))?;
+            checkpoint::write_synced(&aside.join("tokenizer.json"), &bytes)?;
+        }
+        checkpoint::sync_folder(&aside)?;
+        fs::rename(&aside, &path).map_err(Error::io("rename", &aside))?;
+        checkpoint::sync_folder(&self.recipe.run)?;
+        Ok(path)
+    }
+}
+
+/// The split that is trained on.
+pub const TRAIN_SPLIT: &str = "train";
+/// The split that is held out.
+pub const VALIDATION_SPLIT: &str = "validation";
+
+fn schedule(recipe: &Recipe) -> Schedule {
+    let optimizer = &recipe.optimizer;
+    Schedule {
+        shape: optimizer.schedule,
+        lr: optimizer.lr,
+        min_lr: optimizer.min_lr.unwrap_or(optimizer.lr / 10.0),
+        warmup_steps: optimizer.warmup_steps,
+        steps: recipe.train.steps,
+    }
+}
+
+fn optimizer_config(recipe: &Recipe) -> optimizer::Config {
+    let optimizer = &recipe.optimizer;
+    optimizer::Config {
+        weight_decay: optimizer.weight_decay,
+        betas: optimizer.betas,
+        eps: optimizer.eps,
+        clip: (optimizer.clip > 0.0).then_some(optimizer.clip),
+    }
+}
+
+/// Reads the sequences that every evaluation measures: the first of the split, once.
+fn held_out(
+    recipe: &Recipe,
+    source: Option<Box<dyn source::SequenceSource>>,
+    plan: Plan,
+) -> Result<Vec<MicroBatch>> {
+    let Some(mut source) = source else { return Ok(Vec::new()) };
+    let n = source.n_sequences().min(recipe.train.evaluate_sequences);
+    if n == 0 {
+        return Ok(Vec::new());
+    }
+    let plan = Plan { batch_sequences: n, rank: Rank::ALONE, ..plan };
+    source::read_batch(source.as_mut(), plan, 0)
+}
+
+fn refuse_too_few(recipe: &Recipe, data: &Data) -> Result<()> {
+    if data.train.n_sequences() > 0 {
+        return Ok(());
+    }
+    Err(Error::Unusable {
+        action: "train on",
+        what: format!("`{}`", data.path.display()),
+        why: format!(
+            "its split `{TRAIN_SPLIT}` has no sequence of {} tokens",
+            recipe.model.seq_len
+        ),
+        hint: "lower `model.seq_len`, or shard more documents".to_owned(),
+    })
+}
+
+/// Keys that may change between the parts of a run: they do not touch the weights.
+const FREE: [&str; 9] = [
+    "data",
+    "data_version",
+    "run",
+    "train.checkpoint_every",
+    "train.checkpoints_kept",
+    "train.evaluate_every",
+    "train.evaluate_sequences",
+    "train.skips_max",
+    "train.verify",
+];
+
+fn refuse_other(recipe: &Recipe, data: &Data, state: &State) -> Result<()> {
+    let other = |what: String, was: &str, is: &str, hint: &str| Error::Unusable {
+        action: "resume",
+        what: format!("`{}`", recipe.run.display()),
+        why: format!("its checkpoint of step {} has {what} {was}, now it is {is}", state.step),
+        hint: hint.to_owned(),
+    };
+    if state.reader.manifest_hash != data.manifest_hash {
+        let hint = "set `data_version` to the version that the run began with, or give the run another folder";
+        let (was, is) = (&state.reader.manifest_hash, &data.manifest_hash);
+        return Err(other("the manifest".to_owned(), was, is, hint));
+    }
+    let (mut was, mut is) = (Vec::new(), Vec::new());
+    let json = |recipe: &Recipe| serde_json::to_value(recipe).expect("text and numbers");
+    flatten("", &json(&state.recipe), &mut was);
+    flatten("", &json(recipe), &mut is);
+    for ((key, was), (_, is)) in was.iter().zip(&is) {
+        if was != is && !FREE.contains(&key.as_str()) {
+            let hint = "change it back, or give the run another folder";
+            return Err(other(format!("`{key}`"), &was.to_string(), &is.to_string(), hint));
+        }
+    }
+    Ok(())
+}
+
+/// Lists the leaves of a value under dotted keys.
+fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, Value)>) {
+    let Value::Object(map) = value else {
+        out.push((prefix.to_owned(), value.clone()));
+        return;
+    };
+    for (key, value) in map {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        flatten(&path, value, out);
+    }
+}
+
+/// Returns the way from the folder `from` to `to`, with `/`.
+fn relative(to: &Path, from: &Path) -> Result<String> {
+    let whole = |path: &Path| fs::canonicalize(path).map_err(Error::io("find", path));
+    let (to, from) = (whole(to)?, whole(from)?);
+    let shared = to.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| "..".to_owned());
+    let down = to.components().skip(shared).map(|c| c.as_os_str().to_string_lossy().into_owned());
+    Ok(up.chain(down).collect::<Vec<_>>().join("/"))
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>> {
+    let pair = |i: usize| text.get(i..i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(pair).collect();
+    bytes.ok_or_else(|| Error::Unusable {
+        action: "resume",
+        what: "the random state".to_owned(),
+        why: "it is not hexadecimal".to_owned(),
+        hint: "restore the checkpoint from a copy".to_owned(),
+    })
+}

@@ -1,0 +1,250 @@
+//! Where sequences come from, and the thread that reads ahead.
+//!
+//! The order of samples is a pure function of the dataset, its seed and the sample's index, so a batch is known from
+//! its step alone, whatever was read before and by how many processes.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+
+/// Gives the tokens of each sample.
+pub trait SequenceSource: Send {
+    /// Samples per epoch.
+    fn n_sequences(&self) -> u64;
+
+    /// Fills `out` with the `seq_len + 1` tokens of global sample `sample`.
+    ///
+    /// # Errors
+    /// When the dataset cannot be read.
+    fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()>;
+}
+
+/// Where the reader stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReaderState {
+    /// BLAKE3 of the manifest.
+    pub manifest_hash: String,
+    /// The first sample that no step has seen.
+    pub next_sample: u64,
+}
+
+/// Samples in memory, in their own order in each epoch.
+#[derive(Debug)]
+pub struct Memory {
+    tokens: Vec<u32>,
+    seq_len: usize,
+}
+
+impl Memory {
+    /// Cuts `tokens` into sequences of `seq_len`, each with the token that follows.
+    #[must_use]
+    pub fn new(tokens: Vec<u32>, seq_len: usize) -> Self {
+        Self { tokens, seq_len }
+    }
+}
+
+impl SequenceSource for Memory {
+    fn n_sequences(&self) -> u64 {
+        (self.tokens.len().saturating_sub(1) / self.seq_len) as u64
+    }
+
+    fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()> {
+        let index = usize::try_from(sample % self.n_sequences()).expect("it is in memory");
+        let start = index * self.seq_len;
+        out.copy_from_slice(&self.tokens[start..=start + self.seq_len]);
+        Ok(())
+    }
+}
+
+/// Which part of each global batch belongs to this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Rank {
+    /// This process, from 0.
+    pub rank: u64,
+    /// Processes.
+    pub world_size: u64,
+}
+
+impl Rank {
+    /// The only process.
+    pub const ALONE: Self = Self { rank: 0, world_size: 1 };
+
+    /// The global index of this process's `k`th sample after `next_sample`.
+    #[must_use]
+    pub fn sample(self, next_sample: u64, k: u64) -> u64 {
+        next_sample + self.rank + k * self.world_size
+    }
+}
+
+/// Sizes of the batches that are read ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Tokens per sequence, without the one that follows.
+    pub seq_len: usize,
+    /// Sequences per global batch.
+    pub batch_sequences: u64,
+    /// Sequences per pass.
+    pub micro_batch_sequences: u64,
+    /// Ids must be below this.
+    pub vocab_size: u64,
+    /// This process.
+    pub rank: Rank,
+}
+
+/// One pass: what the model sees and what it should say, `[B, T]` int64 each.
+#[derive(Debug)]
+pub struct MicroBatch {
+    /// Tokens.
+    pub tokens_bt: Tensor,
+    /// The token after each.
+    pub targets_bt: Tensor,
+}
+
+/// Batches of the steps `from..to`, made on a thread of their own.
+#[derive(Debug)]
+pub struct Batches {
+    receiver: Option<Receiver<Result<Vec<MicroBatch>>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Batches that wait while a step is computed.
+const BATCHES_AHEAD: usize = 2;
+
+impl Batches {
+    /// Starts to read the batch of step `from`; a batch is the micro-batches of one step.
+    #[must_use]
+    pub fn start(mut source: Box<dyn SequenceSource>, plan: Plan, from: u64, to: u64) -> Self {
+        let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+        let thread = thread::Builder::new()
+            .name("sequences".to_owned())
+            .spawn(move || feed(source.as_mut(), plan, from..to, &sender))
+            .expect("a thread can be started");
+        Self { receiver: Some(receiver), thread: Some(thread) }
+    }
+
+    /// Waits for the next batch.
+    ///
+    /// # Errors
+    /// When the dataset cannot be read.
+    ///
+    /// # Panics
+    /// When asked for more steps than it was started for.
+    pub fn next_batch(&mut self) -> Result<Vec<MicroBatch>> {
+        let receiver = self.receiver.as_ref().expect("open until dropped");
+        receiver.recv().expect("one batch for each step")
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        // Closing the channel ends the thread at its next batch.
+        self.receiver = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the reading thread panicked");
+        }
+    }
+}
+
+fn feed(
+    source: &mut dyn SequenceSource,
+    plan: Plan,
+    steps: std::ops::Range<u64>,
+    sender: &SyncSender<Result<Vec<MicroBatch>>>,
+) {
+    for step in steps {
+        let batch = read_batch(source, plan, step * plan.batch_sequences);
+        let failed = batch.is_err();
+        if sender.send(batch).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Reads the global batch that begins at sample `next_sample`.
+///
+/// # Errors
+/// When the dataset cannot be read, or holds an id beyond the vocabulary.
+pub fn read_batch(
+    source: &mut dyn SequenceSource,
+    plan: Plan,
+    next_sample: u64,
+) -> Result<Vec<MicroBatch>> {
+    let own = plan.batch_sequences / plan.rank.world_size;
+    let mut row = vec![0u32; plan.seq_len + 1];
+    let mut batch = Vec::new();
+    let mut k = 0;
+    while k < own {
+        let n = plan.micro_batch_sequences.min(own - k);
+        let mut ids: Vec<i64> = Vec::new();
+        for _ in 0..n {
+            let sample = plan.rank.sample(next_sample, k);
+            source.read(sample, &mut row)?;
+            check_ids(&row, sample, plan.vocab_size)?;
+            ids.extend(row.iter().map(|&id| i64::from(id)));
+            k += 1;
+        }
+        batch.push(micro_batch(&ids, plan.seq_len));
+    }
+    Ok(batch)
+}
+
+fn micro_batch(ids: &[i64], seq_len: usize) -> MicroBatch {
+    let t = i64::try_from(seq_len).expect("a sequence length");
+    let rows = Tensor::from_slice(ids).view([-1, t + 1]);
+    MicroBatch {
+        tokens_bt: rows.narrow(1, 0, t).contiguous(),
+        targets_bt: rows.narrow(1, 1, t).contiguous(),
+    }
+}
+
+fn check_ids(row: &[u32], sample: u64, vocab_size: u64) -> Result<()> {
+    let Some(id) = row.iter().find(|&&id| u64::from(id) >= vocab_size) else { return Ok(()) };
+    Err(Error::Unusable {
+        action: "train on",
+        what: format!("sample {sample}"),
+        why: format!("it holds the token id {id}, the model's vocabulary has {vocab_size} entries"),
+        hint: "shard the corpus with the tokenizer that the model was made for".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_together_see_every_sample_of_a_batch_once() {
+        for world_size in [1, 2, 4] {
+            let mut seen: Vec<u64> = (0..world_size)
+                .flat_map(|rank| {
+                    (0..8 / world_size).map(move |k| Rank { rank, world_size }.sample(16, k))
+                })
+                .collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (16..24).collect::<Vec<_>>(), "{world_size} ranks");
+        }
+    }
+
+    #[test]
+    fn a_target_is_the_token_that_follows() {
+        let mut source = Memory::new((0..17).collect(), 4);
+        let plan = Plan {
+            seq_len: 4,
+            batch_sequences: 4,
+            micro_batch_sequences: 2,
+            vocab_size: 17,
+            rank: Rank::ALONE,
+        };
+        let batch = read_batch(&mut source, plan, 0).unwrap();
+        assert_eq!(batch.len(), 2);
+        let tokens = Vec::<Vec<i64>>::try_from(&batch[1].tokens_bt).unwrap();
+        assert_eq!(tokens, [[8, 9, 10, 11], [12, 13, 14, 15]]);
+        let targets = Vec::<Vec<i64>>::try_from(&batch[1].targets_bt).unwrap();
+        assert_eq!(targets, [[9, 10, 11, 12], [13, 14, 15, 16]]);
+    }
+}
