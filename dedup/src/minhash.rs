@@ -382,10 +382,9 @@ impl Lanes {
         for (block, slot) in self.blocks.iter().zip(minima.chunks_exact_mut(WIDTH)) {
             let mut least = [u32::MAX; WIDTH];
             for &shingle in shingles {
-                for lane in 0..WIDTH {
-                    let value =
-                        shingle.wrapping_mul(block.factors[lane]).wrapping_add(block.terms[lane]);
-                    least[lane] = least[lane].min(value);
+                let lanes = least.iter_mut().zip(&block.factors).zip(&block.terms);
+                for ((least, &factor), &term) in lanes {
+                    *least = (*least).min(shingle.wrapping_mul(factor).wrapping_add(term));
                 }
             }
             slot.copy_from_slice(&least);

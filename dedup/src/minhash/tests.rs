@@ -251,34 +251,3 @@ fn estimates_of_real_editions_lie_within_three_sigma_of_the_exact_index() {
     }
     println!("{n_pairs} pairs");
 }
-
-#[test]
-fn exact_indices_of_real_editions_are_those_of_their_notes() {
-    let mut editions = editions();
-    editions.retain(|(name, _)| !name.contains("09"));
-    if editions.is_empty() {
-        println!("skipped: no editions of a novel under {}", data("neardup").display());
-        return;
-    }
-    // The notes count shingles of words between white space, as they stand.
-    let sets: Vec<Vec<u64>> = editions
-        .iter()
-        .map(|(_, text)| {
-            let words: Vec<&str> = text.split_whitespace().collect();
-            let mut set: Vec<u64> = words
-                .windows(5)
-                .map(|words| xxhash_rust::xxh3::xxh3_64(words.join(" ").as_bytes()))
-                .collect();
-            set.sort_unstable();
-            set.dedup();
-            set
-        })
-        .collect();
-    let pairs = (0..sets.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-    let indices: Vec<f64> = pairs.map(|(i, j)| jaccard(&sets[i], &sets[j])).collect();
-    let low = indices.iter().copied().fold(1.0, f64::min);
-    let high = indices.iter().copied().fold(0.0, f64::max);
-    println!("{} pairs, {low:.4} to {high:.4}", indices.len());
-    // "0.77 to 0.98 between the five".
-    assert!((low - 0.77).abs() < 0.01 && (high - 0.98).abs() < 0.01, "{low} {high}");
-}
