@@ -3,6 +3,19 @@
 //! A source opens a file, or a byte range of one, and streams batches of [`shard::schema::source_schema`].
 //! It knows nothing of the engine; the engine wraps every kind in the same `FileSource`.
 
+mod batch;
+mod charset;
+mod code;
+mod date;
+mod files;
+mod inflate;
+mod jsonl;
+mod parquet;
+#[cfg(test)]
+pub(crate) mod testing;
+mod text;
+mod warc;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,6 +23,9 @@ use std::path::PathBuf;
 use arrow::record_batch::RecordBatch;
 
 use crate::Result;
+use crate::filter::config;
+
+pub use files::files;
 
 /// Rows of a batch, at most; a batch also ends at [`BATCH_BYTES_MAX`] of text.
 pub const BATCH_ROWS_MAX: usize = 1024;
@@ -66,7 +82,7 @@ pub struct SourceKind {
 }
 
 /// Every kind of source, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[SourceKind] = &[];
+pub const KINDS: &[SourceKind] = &[code::KIND, jsonl::KIND, parquet::KIND, text::KIND, warc::KIND];
 
 /// Returns the kind called `name`.
 #[must_use]

@@ -1,0 +1,516 @@
+//! JSON lines: an object per line, plain, gzip or Zstandard.
+//!
+//! A line that is no JSON object is a reject, with lone surrogates and numbers beyond a double counted as no JSON. Of a key
+//! that stands twice the last counts. NUL characters in a text are kept.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+
+use flate2::bufread::MultiGzDecoder;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::batch::{self, BatchBuilder, Record, Rows};
+use super::{DocumentStream, Source, SourceFile, SourceKind, config, date, inflate};
+use crate::{Error, Result};
+
+pub(super) const KIND: SourceKind = SourceKind {
+    name: "jsonl",
+    summary: "JSON lines, plain, gzip or Zstandard, a document per line",
+    source: "RFC 8259; jsonlines.org",
+    document_kind: "web",
+    patterns: &[
+        "*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.ndjson", "*.ndjson.gz", "*.ndjson.zst",
+        "*.json.gz", "*.json.zst",
+    ],
+    default_config: config::defaults::<Config>,
+    build: |name, kind, table| {
+        Ok(Box::new(Jsonl {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            config: config::from_table("jsonl", table)?,
+        }))
+    },
+};
+
+const READ_BYTES: usize = 256 << 10;
+/// Logarithm of the largest Zstandard window, as the `zstd` command has it without `--long`.
+const WINDOW_LOG_MAX: u32 = 27;
+
+// `from_table` refuses unknown keys: serde cannot where fields are flattened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+struct Config {
+    /// The keys that fill the columns; every other key goes to `metadata`.
+    #[serde(flatten)]
+    columns: Columns,
+    /// Bytes of a line, at most.
+    line_bytes_max: usize,
+}
+
+/// Which field of a row fills which column of `documents`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Columns {
+    pub(super) text: String,
+    pub(super) url: String,
+    pub(super) date: String,
+    pub(super) language: String,
+    pub(super) license: String,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        let [text, url, date, language, license] =
+            ["text", "url", "date", "language", "license"].map(str::to_owned);
+        Self { text, url, date, language, license }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { columns: Columns::default(), line_bytes_max: 64 << 20 }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Jsonl {
+    name: String,
+    kind: String,
+    config: Config,
+}
+
+impl Source for Jsonl {
+    fn is_splittable(&self, name: &str) -> bool {
+        !name.ends_with(".gz") && !name.ends_with(".zst")
+    }
+
+    fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
+        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let range = range.unwrap_or(0..u64::MAX);
+        let lines = Lines::open(handle, &range).map_err(Error::io("read", &file.path))?;
+        let reader =
+            Reader { file: file.clone(), config: self.config.clone(), lines, line: Vec::new() };
+        Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
+    }
+}
+
+/// Lines of a file with their offsets, inflated if need be.
+struct Lines {
+    input: Box<dyn BufRead + Send>,
+    offset: u64,
+    end: u64,
+    /// The reason of a failure to inflate.
+    damage: &'static str,
+    is_plain: bool,
+}
+
+/// What came of reading a line.
+enum Line {
+    Whole,
+    TooLong,
+    /// The rest of the file cannot be inflated.
+    Damaged,
+    End,
+}
+
+impl Lines {
+    fn open(mut file: File, range: &Range<u64>) -> io::Result<Self> {
+        const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+        let mut head = Vec::with_capacity(4);
+        (&mut file).take(4).read_to_end(&mut head)?;
+        file.seek(SeekFrom::Start(0))?;
+        let is_gzip = head.starts_with(&inflate::MAGIC);
+        let is_zstd = head == ZSTD;
+        if !is_gzip && !is_zstd {
+            return Self::plain(file, range);
+        }
+        let input = BufReader::with_capacity(READ_BYTES, file);
+        let (input, damage): (Box<dyn BufRead + Send>, _) = if is_gzip {
+            let decoder = MultiGzDecoder::new(input);
+            (Box::new(BufReader::with_capacity(READ_BYTES, decoder)), "bad_gzip")
+        } else {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+            decoder.window_log_max(WINDOW_LOG_MAX)?;
+            (Box::new(BufReader::with_capacity(READ_BYTES, decoder)), "bad_zstd")
+        };
+        // Whoever reads the first byte reads all.
+        let end = if range.start == 0 && !range.is_empty() { u64::MAX } else { 0 };
+        Ok(Self { input, offset: 0, end, damage, is_plain: false })
+    }
+
+    fn plain(mut file: File, range: &Range<u64>) -> io::Result<Self> {
+        // A line belongs to the range that it begins in: what precedes the first line feed is another's.
+        let offset = range.start.saturating_sub(1);
+        file.seek(SeekFrom::Start(offset))?;
+        let input = Box::new(BufReader::with_capacity(READ_BYTES, file));
+        let mut lines = Self { input, offset, end: range.end, damage: "", is_plain: true };
+        if range.start > 0 && range.start < range.end {
+            lines.skip_line()?;
+        }
+        Ok(lines)
+    }
+
+    fn skip_line(&mut self) -> io::Result<()> {
+        loop {
+            let data = self.input.fill_buf()?;
+            let found = memchr::memchr(b'\n', data);
+            let n = found.map_or(data.len(), |at| at + 1);
+            self.input.consume(n);
+            self.offset += n as u64;
+            if found.is_some() || n == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the next line into `line`, without its line feed.
+    fn read(&mut self, line: &mut Vec<u8>, limit: usize) -> io::Result<Line> {
+        line.clear();
+        if self.offset >= self.end {
+            return Ok(Line::End);
+        }
+        let start = self.offset;
+        loop {
+            let data = match self.input.fill_buf() {
+                Ok(data) => data,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if self.is_plain => return Err(error),
+                Err(_) => {
+                    self.end = 0;
+                    return Ok(Line::Damaged);
+                }
+            };
+            if data.is_empty() {
+                return Ok(if self.offset == start { Line::End } else { Line::Whole });
+            }
+            let found = memchr::memchr(b'\n', data);
+            let n = found.unwrap_or(data.len());
+            if line.len() + n > limit {
+                self.skip_long_line()?;
+                return Ok(Line::TooLong);
+            }
+            line.extend_from_slice(&data[..n]);
+            let n = n + usize::from(found.is_some());
+            self.input.consume(n);
+            self.offset += n as u64;
+            if found.is_some() {
+                return Ok(Line::Whole);
+            }
+        }
+    }
+
+    fn skip_long_line(&mut self) -> io::Result<()> {
+        match self.skip_line() {
+            // What follows cannot be read: the next call says so.
+            Err(_) if !self.is_plain => Ok(()),
+            other => other,
+        }
+    }
+}
+
+struct Reader {
+    file: SourceFile,
+    config: Config,
+    lines: Lines,
+    line: Vec<u8>,
+}
+
+impl Rows for Reader {
+    fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
+        let offset = self.lines.offset;
+        let read = self.lines.read(&mut self.line, self.config.line_bytes_max);
+        let read = read.map_err(Error::io("read", &self.file.path))?;
+        let locator = format!("{}#{offset}", self.file.name);
+        let bytes_raw = self.lines.offset - offset;
+        let record = Record { locator: &locator, bytes_raw, ..Record::default() };
+        match read {
+            Line::End => return Ok(false),
+            Line::TooLong => rows.reject(&record, "line_too_long"),
+            Line::Damaged => rows.reject(&record, self.lines.damage),
+            Line::Whole => self.push(offset, &record, rows),
+        }
+        Ok(true)
+    }
+}
+
+impl Reader {
+    fn push(&self, offset: u64, record: &Record<'_>, rows: &mut BatchBuilder) {
+        let mut line = self.line.as_slice();
+        if offset == 0 {
+            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        }
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return;
+        }
+        let Ok(line) = std::str::from_utf8(line) else {
+            return rows.reject(record, "bad_utf8");
+        };
+        let mut deserializer = serde_json::Deserializer::from_str(line);
+        let seed = DocumentSeed { columns: &self.config.columns };
+        let parsed = seed.deserialize(&mut deserializer);
+        let document = match parsed.and_then(|document| deserializer.end().map(|()| document)) {
+            Ok(document) => document,
+            Err(_) => return rows.reject(record, "bad_json"),
+        };
+        let metadata: Vec<(&str, &str)> = document
+            .metadata
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        let record = Record {
+            url: document.url.as_deref(),
+            date: document.date.as_deref().and_then(date::parse),
+            language: document.language.as_deref(),
+            license: document.license.as_deref(),
+            metadata: &metadata,
+            ..*record
+        };
+        match document.text {
+            Some(text) if !text.is_empty() => rows.push(&record, &text),
+            _ => rows.reject(&record, "no_text"),
+        }
+    }
+}
+
+/// An object of a line, sorted into columns.
+#[derive(Debug, Default)]
+struct Document<'a> {
+    text: Option<Cow<'a, str>>,
+    url: Option<String>,
+    date: Option<String>,
+    language: Option<String>,
+    license: Option<String>,
+    metadata: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy)]
+struct DocumentSeed<'a> {
+    columns: &'a Columns,
+}
+
+impl<'de> DeserializeSeed<'de> for DocumentSeed<'_> {
+    type Value = Document<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Document<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for DocumentSeed<'_> {
+    type Value = Document<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document<'de>, A::Error> {
+        let mut document = Document::default();
+        while let Some(Text(key)) = map.next_key()? {
+            let key = key.as_ref();
+            if key == self.columns.text {
+                document.text = map.next_value::<MaybeText<'de>>()?.0;
+                continue;
+            }
+            let value: Value = map.next_value()?;
+            let column = [
+                (&self.columns.url, &mut document.url),
+                (&self.columns.date, &mut document.date),
+                (&self.columns.language, &mut document.language),
+                (&self.columns.license, &mut document.license),
+            ];
+            match column.into_iter().find(|(name, _)| *name == key) {
+                Some((_, column)) => *column = plain(value),
+                None => describe(key, value, &mut document.metadata),
+            }
+        }
+        Ok(document)
+    }
+}
+
+/// Adds `value` under `key`; an object called `metadata` gives its own keys instead.
+fn describe(key: &str, value: Value, metadata: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(object) if key == "metadata" => {
+            for (key, value) in object {
+                describe(&key, value, metadata);
+            }
+        }
+        value => {
+            if let Some(value) = plain(value) {
+                metadata.retain(|(known, _)| known != key);
+                metadata.push((key.to_owned(), value));
+            }
+        }
+    }
+}
+
+/// Returns strings as they are and everything else as JSON; nothing for null.
+fn plain(value: Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    }
+}
+
+/// A string, borrowed from the line where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A string, or anything else as `None`.
+struct MaybeText<'a>(Option<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for MaybeText<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = MaybeText<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(MaybeText(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(MaybeText(Some(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<Self::Value, A::Error> {
+                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                Ok(MaybeText(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                use serde::de::IgnoredAny;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(MaybeText(None))
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::super::testing;
+    use super::KIND;
+
+    #[test]
+    fn keeps_the_good_lines_of_every_hostile_file() {
+        let Some(cases) = testing::hostile("jsonl/") else { return };
+        let source = testing::build(&KIND, "");
+        let mut judged = 0;
+        for case in &cases {
+            let rows = testing::read(&*source, &testing::file(&case.path), None);
+            // `good_docs` counts the lines around the bad one; where JSON allows the odd line it is a document too.
+            let good = rows.iter().filter(|row| row.reject.is_none()).count() as u64;
+            let reasons: Vec<_> = rows.iter().filter_map(|row| row.reject.clone()).collect();
+            if let Some(expected) = case.count("good_docs").or(case.count("good_docs_min")) {
+                assert!(good >= expected, "{}: {good} {reasons:?}", case.name);
+                judged += 1;
+            } else {
+                assert_eq!(good, 0, "{}", case.name);
+                assert!(!reasons.is_empty(), "{}", case.name);
+            }
+            eprintln!("{}: {good} good, {reasons:?}", case.name);
+        }
+        eprintln!("judged {judged} of {} files", cases.len());
+    }
+
+    #[test]
+    fn sorts_keys_into_columns_and_metadata() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let line = r#"{"id": 7, "content": "a\nb", "link": "http://x/", "date": "2024-05-01", "tags": ["a"], "metadata": {"k": "v"}, "none": null}"#;
+        fs::write(&path, format!("\n{line}\n")).unwrap();
+        let source = testing::build(&KIND, "text = \"content\"\nurl = \"link\"");
+        let rows = testing::read(&*source, &testing::file(&path), None);
+        assert_eq!(rows.len(), 1);
+        let row = &rows[0];
+        assert_eq!((row.text.as_str(), row.url.as_deref()), ("a\nb", Some("http://x/")));
+        assert_eq!((row.date, row.locator.as_str()), (Some(1_714_521_600), "a.jsonl#1"));
+        let metadata: Vec<_> =
+            row.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(metadata, [("id", "7"), ("tags", "[\"a\"]"), ("k", "v")]);
+    }
+
+    #[test]
+    fn reads_every_member_of_gzip_and_frame_of_zstandard() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines: Vec<String> = (0..3000).map(|i| format!("{{\"text\": \"n{i}\"}}\n")).collect();
+        let (gz, zst) = (folder.path().join("a.jsonl.gz"), folder.path().join("a.jsonl.zst"));
+        let (mut gz_bytes, mut zst_bytes) = (Vec::new(), Vec::new());
+        for part in lines.chunks(1000) {
+            let part = part.concat();
+            let mut encoder =
+                flate2::write::GzEncoder::new(&mut gz_bytes, flate2::Compression::fast());
+            encoder.write_all(part.as_bytes()).unwrap();
+            encoder.finish().unwrap();
+            zst_bytes.extend(zstd::encode_all(part.as_bytes(), 1).unwrap());
+        }
+        let source = testing::build(&KIND, "");
+        for (path, bytes, reason) in [(gz, gz_bytes, "bad_gzip"), (zst, zst_bytes, "bad_zstd")] {
+            fs::write(&path, &bytes).unwrap();
+            let rows = testing::conforms(&*source, &testing::file(&path), &[1000, 40000]);
+            assert_eq!(rows.len(), 3000);
+            assert_eq!(rows[2999].text, "n2999");
+            fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
+            let rows = testing::read(&*source, &testing::file(&path), None);
+            assert_eq!(rows.last().unwrap().reject.as_deref(), Some(reason));
+            assert!(rows.len() > 1000, "{}", rows.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_of_any_size_tile_a_file(
+            lines in proptest::collection::vec("[a-z]{0,40}", 0..50),
+            cuts in proptest::collection::vec(any::<u16>(), 0..6),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a.jsonl");
+            let text: Vec<String> =
+                lines.iter().map(|line| format!("{{\"text\": \"{line}\"}}\r\n")).collect();
+            fs::write(&path, text.concat()).unwrap();
+            let rows = testing::conforms(&*testing::build(&KIND, ""), &testing::file(&path), &cuts);
+            prop_assert_eq!(rows.len(), lines.len());
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Shared test data and the conformance tests that every kind of source runs.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::UInt64Type;
+use arrow::record_batch::RecordBatch;
+use shard::schema;
+
+use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Source, SourceFile, SourceKind};
+
+/// Returns the folder of shared test data; prints why when it is absent.
+pub(crate) fn data(folder: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("GRISTMILL_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
+        PathBuf::from,
+    );
+    let path = root.join(folder);
+    if path.try_exists().unwrap() {
+        return Some(path);
+    }
+    eprintln!("skipped: no test data at `{}`, set GRISTMILL_DATA", path.display());
+    None
+}
+
+/// A file of the hostile set with what its manifest promises.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    expectations: serde_json::Value,
+}
+
+impl Case {
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        self.expectations[key].as_str().map(str::to_owned)
+    }
+
+    pub(crate) fn count(&self, key: &str) -> Option<u64> {
+        self.expectations[key].as_u64()
+    }
+}
+
+/// Returns the cases of the hostile set whose file starts with `prefix`.
+pub(crate) fn hostile(prefix: &str) -> Option<Vec<Case>> {
+    let folder = data("conformance/hostile")?;
+    let manifest = std::fs::read(folder.join("MANIFEST.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let files = manifest.as_array().or_else(|| manifest["files"].as_array()).unwrap();
+    let cases: Vec<Case> = files
+        .iter()
+        .map(|case| (case["file"].as_str().unwrap(), case))
+        .filter(|(name, _)| name.starts_with(prefix))
+        .map(|(name, case)| Case {
+            name: name.to_owned(),
+            path: folder.join(name),
+            expectations: case.clone(),
+        })
+        .collect();
+    assert!(!cases.is_empty(), "no case starts with `{prefix}`");
+    Some(cases)
+}
+
+/// Describes a file under its bare name.
+pub(crate) fn file(path: &Path) -> SourceFile {
+    SourceFile {
+        path: path.to_owned(),
+        name: path.file_name().unwrap().to_str().unwrap().to_owned(),
+        bytes: std::fs::metadata(path).unwrap().len(),
+    }
+}
+
+/// Builds `kind` with `config` as TOML, for the source `test`.
+pub(crate) fn build(kind: &SourceKind, config: &str) -> Box<dyn Source> {
+    (kind.build)("test", kind.document_kind, &config.parse().unwrap()).unwrap()
+}
+
+/// A row of a source, as tests look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) id: Vec<u8>,
+    pub(crate) locator: String,
+    pub(crate) text: String,
+    pub(crate) url: Option<String>,
+    pub(crate) date: Option<i64>,
+    pub(crate) reject: Option<String>,
+    pub(crate) bytes_raw: u64,
+    pub(crate) metadata: Vec<(String, String)>,
+}
+
+impl Row {
+    pub(crate) fn value(&self, key: &str) -> Option<&str> {
+        self.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+pub(crate) fn rows(batch: &RecordBatch) -> Vec<Row> {
+    let text = |name: &str, row: usize| {
+        let column = batch.column_by_name(name).unwrap().as_string_view();
+        column.is_valid(row).then(|| column.value(row).to_owned())
+    };
+    (0..batch.num_rows())
+        .map(|row| {
+            let dates = batch.column_by_name("date").unwrap();
+            let dates = dates.as_primitive::<arrow::datatypes::TimestampMillisecondType>();
+            let metadata = batch.column_by_name("metadata").unwrap().as_map();
+            let entries = metadata.value(row);
+            let (keys, values) = (entries.column(0), entries.column(1));
+            let (keys, values) = (keys.as_string::<i32>(), values.as_string::<i32>());
+            Row {
+                id: batch.column_by_name("id").unwrap().as_fixed_size_binary().value(row).to_vec(),
+                locator: text("locator", row).unwrap(),
+                text: text("text", row).unwrap(),
+                url: text("url", row),
+                date: dates.is_valid(row).then(|| dates.value(row) / 1000),
+                reject: text("reject", row),
+                bytes_raw: batch
+                    .column_by_name("bytes_raw")
+                    .unwrap()
+                    .as_primitive::<UInt64Type>()
+                    .value(row),
+                metadata: (0..entries.len())
+                    .map(|i| (keys.value(i).to_owned(), values.value(i).to_owned()))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// Reads a range of `file` and checks what every kind of source promises of its batches.
+pub(crate) fn read(
+    source: &dyn Source,
+    file: &SourceFile,
+    range: Option<Range<u64>>,
+) -> Vec<Row> {
+    let mut all = Vec::new();
+    for batch in source.open(file, range).unwrap() {
+        let batch = batch.unwrap();
+        assert_eq!(batch.schema(), schema::source_schema());
+        assert!((1..=BATCH_ROWS_MAX).contains(&batch.num_rows()), "{} rows", batch.num_rows());
+        let rows = rows(&batch);
+        let text_bytes: usize = rows[..rows.len() - 1].iter().map(|row| row.text.len()).sum();
+        assert!(text_bytes < BATCH_BYTES_MAX, "{text_bytes} bytes before the last row");
+        for row in &rows {
+            assert_eq!(row.id, schema::document_id("test", &row.locator), "{}", row.locator);
+            assert!(row.locator.starts_with(&file.name), "{}", row.locator);
+            assert!(row.reject.is_none() || row.text.is_empty(), "a reject has no text");
+        }
+        all.extend(rows);
+    }
+    let mut ids: Vec<&[u8]> = all.iter().map(|row| row.id.as_slice()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all.len(), "{}: two rows have one id", file.name);
+    all
+}
+
+/// Checks that two reads of `file` give the same rows, and ranges cut at `cuts` (fractions of its size in 1/65536) too.
+pub(crate) fn conforms(source: &dyn Source, file: &SourceFile, cuts: &[u16]) -> Vec<Row> {
+    let whole = read(source, file, None);
+    assert_eq!(read(source, file, Some(0..file.bytes)), whole, "{}", file.name);
+    let mut ends: Vec<u64> = cuts.iter().map(|&cut| file.bytes * u64::from(cut) / 65536).collect();
+    ends.extend([0, file.bytes]);
+    ends.sort_unstable();
+    let tiles: Vec<Row> = ends
+        .windows(2)
+        .flat_map(|pair| read(source, file, Some(pair[0]..pair[1])))
+        .collect();
+    let locators = |rows: &[Row]| rows.iter().map(|row| row.locator.clone()).collect::<Vec<_>>();
+    assert_eq!(locators(&tiles), locators(&whole), "{}: ranges {ends:?}", file.name);
+    assert_eq!(tiles, whole, "{}", file.name);
+    whole
+}

@@ -1,0 +1,695 @@
+//! Web archives: WARC 1.0 and 1.1 (also drafts 0.17 and 0.18) and ARC, plain or gzip, as crawlers really wrote them.
+//!
+//! Damage costs the record that it is in: the reader goes on at the next line `WARC/1.` or, in a compressed file, at the next
+//! gzip member that begins with one. Every record that holds a page is a row; `warcinfo`, `request`, `metadata` and
+//! DNS records hold none and are passed over.
+//!
+//! A range of a compressed file starts at the first member in it that begins with `WARC/`. Only an archive stored
+//! inside a page of another archive, cut exactly there, could be mistaken for one.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::batch::{self, BatchBuilder, Record, Rows};
+use super::inflate::{self, BodyError};
+use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date};
+use crate::{Error, Result};
+
+mod window;
+
+use window::Window;
+
+pub(super) const KIND: SourceKind = SourceKind {
+    name: "warc",
+    summary: "pages of web archives (WARC, WET, ARC), plain or gzip",
+    source: "ISO 28500:2017, WARC 1.1; Internet Archive ARC 1.0",
+    document_kind: "web",
+    patterns: &["*.warc", "*.warc.gz", "*.warc.wet", "*.warc.wet.gz", "*.arc", "*.arc.gz"],
+    default_config: config::defaults::<Config>,
+    build: |name, kind, table| {
+        Ok(Box::new(Warc {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            config: config::from_table("warc", table)?,
+        }))
+    },
+};
+
+/// Bytes of a record's header, at most. Headers of real archives stay under 4 KiB.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    /// Bytes of a page, stored and inflated, at most.
+    body_bytes_max: usize,
+    /// Media types that are documents.
+    content_types: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // Common Crawl cuts pages at 1 MiB; what is larger than this is no page to learn from.
+            body_bytes_max: 32 << 20,
+            content_types: ["text/html", "application/xhtml+xml", "text/plain"]
+                .map(str::to_owned)
+                .to_vec(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Warc {
+    name: String,
+    kind: String,
+    config: Config,
+}
+
+impl Source for Warc {
+    fn is_splittable(&self, name: &str) -> bool {
+        name.contains(".warc")
+    }
+
+    fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
+        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let mut range = range.unwrap_or(0..u64::MAX);
+        if !self.is_splittable(&file.name) {
+            // Whoever reads the first byte reads all.
+            range = if range.start == 0 { 0..u64::MAX } else { 0..0 };
+        }
+        let window = Window::open(handle, &range).map_err(Error::io("read", &file.path))?;
+        let reader = Reader {
+            file: file.clone(),
+            config: self.config.clone(),
+            is_owner: range.start == 0,
+            range,
+            window,
+            header: Fields::default(),
+            http: Fields::default(),
+            scratch: Scratch::default(),
+        };
+        Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
+    }
+}
+
+struct Reader {
+    file: SourceFile,
+    config: Config,
+    range: Range<u64>,
+    window: Window,
+    /// Whether the last record began in the range: what lies between it and the next one is then told here.
+    is_owner: bool,
+    header: Fields,
+    http: Fields,
+    scratch: Scratch,
+}
+
+/// Buffers that live as long as the file.
+#[derive(Default)]
+struct Scratch {
+    locator: String,
+    unchunked: Vec<u8>,
+    decoded: Vec<u8>,
+    recoded: Vec<u8>,
+}
+
+impl Rows for Reader {
+    fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
+        if self.range.is_empty() {
+            return Ok(false);
+        }
+        let path = self.file.path.clone();
+        self.next(rows).map_err(Error::io("read", path))
+    }
+}
+
+impl Reader {
+    fn next(&mut self, rows: &mut BatchBuilder) -> std::io::Result<bool> {
+        self.window.skip_newlines()?;
+        if self.window.data().is_empty() {
+            return self.next_segment(rows);
+        }
+        if self.window.is_plain() && self.window.offset() >= self.range.end {
+            return Ok(false);
+        }
+        let header_bytes = match self.read_header()? {
+            Ok(header_bytes) => header_bytes,
+            Err(reason) => {
+                let is_record = reason != "garbage";
+                if is_record {
+                    self.own();
+                }
+                self.reject(rows, reason);
+                self.window.resync()?;
+                return Ok(true);
+            }
+        };
+        self.own();
+        self.read_record(header_bytes, rows)?;
+        Ok(true)
+    }
+
+    /// Goes on to the next member that starts a record; `false` at the end of the file or range.
+    fn next_segment(&mut self, rows: &mut BatchBuilder) -> std::io::Result<bool> {
+        if self.window.take_damage() {
+            self.reject(rows, "bad_gzip");
+        }
+        let end = self.range.end;
+        let Some(gap) = self.window.next_segment(end)? else { return Ok(false) };
+        if let Some(offset) = gap
+            && self.is_owner
+        {
+            locate(&mut self.scratch.locator, &self.file.name, offset, 0);
+            rows.reject(&Record { locator: &self.scratch.locator, ..Record::default() }, "garbage");
+        }
+        Ok(true)
+    }
+
+    /// Decides whether the record that starts here belongs to the range.
+    fn own(&mut self) {
+        self.is_owner = !self.window.is_plain() || self.window.offset() >= self.range.start;
+    }
+
+    /// Fills `header` and returns how many bytes it has, or why there is none.
+    fn read_header(&mut self) -> std::io::Result<Result<usize, &'static str>> {
+        let is_arc = self.window.is_arc();
+        let data = self.window.have(16)?;
+        if !is_arc && !is_record_start(data) {
+            return Ok(Err("garbage"));
+        }
+        let mut from = 0;
+        loop {
+            let data = self.window.data();
+            let found = if is_arc { line_end(data, from) } else { header_end(data, from) };
+            if let Some(end) = found.filter(|&end| end <= HEADER_BYTES_MAX) {
+                let known = if is_arc {
+                    self.header.read_arc_line(&data[..end])
+                } else {
+                    self.header.read(&FIELDS, &data[..end])
+                };
+                return Ok(known.then_some(end).ok_or("garbage"));
+            }
+            if data.len() >= HEADER_BYTES_MAX {
+                return Ok(Err("header_too_large"));
+            }
+            let n = data.len();
+            from = n.saturating_sub(2);
+            if self.window.have(n + 1)?.len() == n {
+                return Ok(Err("truncated_record"));
+            }
+        }
+    }
+
+    fn read_record(&mut self, header_bytes: usize, rows: &mut BatchBuilder) -> std::io::Result<()> {
+        let Some(body_bytes) = self.header.content_length() else {
+            self.reject(rows, "bad_length");
+            return self.resync_after(header_bytes);
+        };
+        let is_page = Purpose::of(&self.header) != Purpose::Other;
+        let is_large = body_bytes > self.config.body_bytes_max as u64;
+        if is_large || (self.window.is_plain() && !(is_page && self.is_owner)) {
+            return self.pass_over(header_bytes, body_bytes, is_page, rows);
+        }
+        let end = header_bytes + usize::try_from(body_bytes).expect("within the limit");
+        let is_whole = self.window.have(end)?.len() >= end;
+        if !is_whole || !self.window.is_record_end(end)? {
+            let reason = match (self.window.is_damaged(), is_whole) {
+                (true, _) => "bad_gzip",
+                (false, true) => "bad_length",
+                (false, false) => "truncated_record",
+            };
+            self.window.take_damage();
+            self.reject(rows, reason);
+            return self.resync_after(header_bytes);
+        }
+        if self.window.take_damage() {
+            self.reject(rows, "bad_gzip");
+        } else if is_page {
+            self.locate();
+            let body = &self.window.data()[header_bytes..end];
+            let mut page = Page {
+                header: &self.header,
+                http: &mut self.http,
+                scratch: &mut self.scratch,
+                config: &self.config,
+            };
+            page.push(body, rows);
+        }
+        self.window.advance(end);
+        Ok(())
+    }
+
+    /// Skips a record whose body is not looked at.
+    fn pass_over(
+        &mut self,
+        header_bytes: usize,
+        body_bytes: u64,
+        is_page: bool,
+        rows: &mut BatchBuilder,
+    ) -> std::io::Result<()> {
+        let body = self.window.mark(header_bytes);
+        self.locate();
+        let is_whole = self.window.skip(header_bytes as u64 + body_bytes)?;
+        let is_good = is_whole && self.window.is_record_end(0)?;
+        let reason = match (self.window.take_damage(), is_good) {
+            (true, _) => Some("bad_gzip"),
+            (false, false) => Some(if is_whole { "bad_length" } else { "truncated_record" }),
+            (false, true) => is_page.then_some("too_large"),
+        };
+        if let Some(reason) = reason
+            && self.is_owner
+        {
+            self.reject_located(rows, reason);
+        }
+        if is_good {
+            return Ok(());
+        }
+        self.window.rewind(body)?;
+        self.window.resync()
+    }
+
+    fn resync_after(&mut self, header_bytes: usize) -> std::io::Result<()> {
+        // The line end of the header counts: a record may begin right after it.
+        self.window.advance(header_bytes - 1);
+        self.window.resync()
+    }
+
+    fn locate(&mut self) {
+        let (segment, offset) = self.window.place();
+        locate(&mut self.scratch.locator, &self.file.name, segment, offset);
+    }
+
+    fn reject(&mut self, rows: &mut BatchBuilder, reason: &str) {
+        if self.is_owner {
+            self.locate();
+            self.reject_located(rows, reason);
+        }
+    }
+
+    fn reject_located(&mut self, rows: &mut BatchBuilder, reason: &str) {
+        let is_known = reason != "garbage" && !reason.starts_with("header");
+        let header = is_known.then_some(&self.header);
+        let url = header.and_then(Fields::url);
+        let record = Record {
+            locator: &self.scratch.locator,
+            url: url.as_deref(),
+            date: header.and_then(Fields::date),
+            bytes_raw: header.and_then(Fields::content_length).unwrap_or(0),
+            ..Record::default()
+        };
+        rows.reject(&record, reason);
+    }
+}
+
+fn locate(locator: &mut String, name: &str, segment: u64, offset: u64) {
+    use std::fmt::Write as _;
+    locator.clear();
+    let written = if offset == 0 {
+        write!(locator, "{name}#{segment}")
+    } else {
+        write!(locator, "{name}#{segment}+{offset}")
+    };
+    written.expect("a string takes all that is written to it");
+}
+
+/// Whether a record's version line starts `data`.
+fn is_record_start(data: &[u8]) -> bool {
+    data.strip_prefix(b"WARC/").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+}
+
+/// Returns where the first line of `data` ends, its line feed included.
+fn line_end(data: &[u8], from: usize) -> Option<usize> {
+    memchr::memchr(b'\n', &data[from..]).map(|at| from + at + 1)
+}
+
+/// Returns where the first empty line of `data` ends, looking at line feeds from `from` on.
+fn header_end(data: &[u8], from: usize) -> Option<usize> {
+    memchr::memchr_iter(b'\n', &data[from..]).find_map(|at| match &data[from + at + 1..] {
+        [b'\n', ..] => Some(from + at + 2),
+        [b'\r', b'\n', ..] => Some(from + at + 3),
+        _ => None,
+    })
+}
+
+/// Header fields that matter, of a WARC record or of an HTTP answer.
+#[derive(Debug, Default)]
+struct Fields {
+    /// The header with folded lines joined.
+    block: Vec<u8>,
+    values: [Range<usize>; FIELDS.len()],
+    is_arc: bool,
+}
+
+const FIELDS: [&str; 7] = [
+    "WARC-Type",
+    "Content-Length",
+    "Content-Type",
+    "WARC-Target-URI",
+    "WARC-Date",
+    "WARC-Record-ID",
+    "WARC-Truncated",
+];
+const TYPE: usize = 0;
+const LENGTH: usize = 1;
+const CONTENT_TYPE: usize = 2;
+const URI: usize = 3;
+const DATE: usize = 4;
+const RECORD_ID: usize = 5;
+const TRUNCATED: usize = 6;
+
+/// Fields of an HTTP answer, at the indices of [`FIELDS`] where they have one.
+const HTTP_FIELDS: [&str; 7] = ["Content-Encoding", "", "Content-Type", "", "", "", ""];
+const ENCODING: usize = 0;
+
+impl Fields {
+    /// Reads lines `Name: value` after a first line of another form. Of a field that stands twice the first counts.
+    fn read(&mut self, names: &[&str; 7], block: &[u8]) -> bool {
+        self.is_arc = false;
+        self.values = Default::default();
+        self.block.clear();
+        let mut current = None;
+        for line in memchr::memchr_iter(b'\n', block)
+            .chain([block.len()])
+            .scan(0, |start, end| {
+                let line = block.get(*start..end);
+                *start = end + 1;
+                Some(line)
+            })
+            .flatten()
+            .skip(1)
+        {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if let [b' ' | b'\t', ..] = line {
+                if let Some(field) = current {
+                    self.block.push(b' ');
+                    self.block.extend_from_slice(line.trim_ascii());
+                    let value: &mut Range<usize> = &mut self.values[field];
+                    value.end = self.block.len();
+                }
+                continue;
+            }
+            current = None;
+            let Some(colon) = memchr::memchr(b':', line) else { continue };
+            let name = line[..colon].trim_ascii();
+            let known = names.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+            if let Some(field) = known.filter(|&field| self.values[field].is_empty()) {
+                let start = self.block.len();
+                self.block.extend_from_slice(line[colon + 1..].trim_ascii());
+                self.values[field] = start..self.block.len();
+                current = Some(field);
+            }
+        }
+        true
+    }
+
+    /// Reads an ARC header: `URL IP date content-type length`. Spaces in a URL were never escaped.
+    fn read_arc_line(&mut self, line: &[u8]) -> bool {
+        self.is_arc = true;
+        self.values = Default::default();
+        self.block.clear();
+        self.block.extend_from_slice(line.trim_ascii());
+        let mut end = self.block.len();
+        for field in [LENGTH, CONTENT_TYPE, DATE, RECORD_ID] {
+            let Some(space) = memchr::memrchr(b' ', &self.block[..end]) else { return false };
+            self.values[field] = space + 1..end;
+            end = space;
+        }
+        self.values[RECORD_ID] = 0..0; // the IP address
+        self.values[URI] = 0..end;
+        let date = self.get(DATE);
+        date.len() >= 8 && date.iter().all(u8::is_ascii_digit) && self.get(URI).contains(&b':')
+    }
+
+    fn get(&self, field: usize) -> &[u8] {
+        &self.block[self.values[field].clone()]
+    }
+
+    fn text(&self, field: usize) -> Option<&str> {
+        std::str::from_utf8(self.get(field)).ok().filter(|text| !text.is_empty())
+    }
+
+    fn content_length(&self) -> Option<u64> {
+        let digits = self.text(LENGTH)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    }
+
+    fn url(&self) -> Option<String> {
+        let value = self.get(URI);
+        // wget wrote the URI between angle brackets, as the grammar of WARC 1.0 has it.
+        let value = value.strip_prefix(b"<").and_then(|v| v.strip_suffix(b">")).unwrap_or(value);
+        let is_usable = !value.is_empty() && memchr::memchr(0, value).is_none();
+        is_usable.then(|| String::from_utf8_lossy(value).into_owned())
+    }
+
+    fn date(&self) -> Option<i64> {
+        date::parse(self.text(DATE)?)
+    }
+}
+
+/// What a record is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// An answer or a file, stored as it came.
+    Page,
+    /// A record that a page should be in and is not, and why.
+    Reject(&'static str),
+    /// About the crawl.
+    Other,
+}
+
+impl Purpose {
+    fn of(header: &Fields) -> Self {
+        let is_dns = header.get(URI).starts_with(b"dns:");
+        if header.is_arc {
+            let is_version = header.get(URI).starts_with(b"filedesc:");
+            return if is_dns || is_version { Self::Other } else { Self::Page };
+        }
+        let kind = header.get(TYPE);
+        let is = |known: &str| kind.eq_ignore_ascii_case(known.as_bytes());
+        if is("request") || is("metadata") || is("warcinfo") || is_dns {
+            Self::Other
+        } else if is("response") || is("resource") || is("conversion") {
+            // The first segment of a page that was cut in two stands for the page.
+            Self::Page
+        } else if is("revisit") {
+            Self::Reject("revisit")
+        } else if is("continuation") {
+            Self::Reject("continuation")
+        } else {
+            Self::Reject("record_type")
+        }
+    }
+}
+
+/// Makes a row of a record.
+struct Page<'a> {
+    header: &'a Fields,
+    http: &'a mut Fields,
+    scratch: &'a mut Scratch,
+    config: &'a Config,
+}
+
+impl Page<'_> {
+    fn push(&mut self, block: &[u8], rows: &mut BatchBuilder) {
+        let status_line = block.starts_with(b"HTTP/").then(|| {
+            let end = header_end(block, 0).unwrap_or(block.len());
+            self.http.read(&HTTP_FIELDS, &block[..end]);
+            (&block[..line_end(block, 0).unwrap_or(end)], end)
+        });
+        let payload = &block[status_line.map_or(0, |(_, end)| end)..];
+        let status = status_line.and_then(|(line, _)| status(line));
+        let mut content_type = match status_line {
+            Some(_) => media_type(self.http.get(CONTENT_TYPE)),
+            None => media_type(self.header.get(CONTENT_TYPE)),
+        };
+        let verdict = self.read_payload(status_line.map(|_| status), payload, &mut content_type);
+        let url = self.header.url();
+        let mut metadata: Vec<(&str, &str)> = Vec::with_capacity(5);
+        if !content_type.is_empty() {
+            metadata.push(("content_type", &content_type));
+        }
+        let page = verdict.map(|body| {
+            let bytes = match body {
+                Body::Stored => payload,
+                Body::Unchunked => &self.scratch.unchunked,
+                Body::Decoded => &self.scratch.decoded,
+            };
+            let label = match status_line {
+                Some(_) => charset::parameter(self.http.get(CONTENT_TYPE)),
+                None => charset::parameter(self.header.get(CONTENT_TYPE)),
+            };
+            (bytes.len() as u64, charset::decode(bytes, label))
+        });
+        if let Ok((_, (_, charset))) = &page {
+            metadata.push(("charset", charset));
+        }
+        let status = status.map(|status| status.to_string());
+        metadata.extend(status.as_deref().map(|status| ("http_status", status)));
+        let record_id = self.header.text(RECORD_ID).map(|id| id.trim_matches(['<', '>']));
+        metadata.extend(record_id.map(|id| ("warc_record_id", id)));
+        metadata.extend(self.header.text(TRUNCATED).map(|why| ("truncated", why)));
+        let record = Record {
+            locator: &self.scratch.locator,
+            url: url.as_deref(),
+            date: self.header.date(),
+            bytes_raw: page.as_ref().map_or(payload.len() as u64, |(bytes, _)| *bytes),
+            metadata: &metadata,
+            ..Record::default()
+        };
+        match &page {
+            Ok((_, (text, _))) => rows.push(&record, text),
+            Err(reason) => rows.reject(&record, reason),
+        }
+    }
+
+    /// Returns where the decoded payload lies, or why it gives no document.
+    ///
+    /// `status` is `None` for a record that is no HTTP answer, `Some(None)` for an answer without a legible status.
+    fn read_payload(
+        &mut self,
+        status: Option<Option<u16>>,
+        payload: &[u8],
+        content_type: &mut String,
+    ) -> Result<Body, &'static str> {
+        if let Purpose::Reject(reason) = Purpose::of(self.header) {
+            return Err(reason);
+        }
+        let is_http = content_type.starts_with("application/http");
+        match status {
+            Some(Some(200)) => {}
+            Some(Some(_)) => return Err("http_status"),
+            Some(None) => return Err("bad_http"),
+            // HTTP 0.9, or an answer without its header.
+            None if is_http || self.header.is_arc => return Err("bad_http"),
+            None => {}
+        }
+        if payload.is_empty() {
+            return Err("no_payload");
+        }
+        let is_unknown = matches!(content_type.as_str(), "" | "application/octet-stream");
+        let is_wanted = |name: &str| self.config.content_types.iter().any(|t| t == name);
+        if !is_unknown && !is_wanted(content_type) {
+            return Err("content_type");
+        }
+        let body = if status.is_some() { self.decode(payload)? } else { Body::Stored };
+        let bytes = match body {
+            Body::Stored => payload,
+            Body::Unchunked => &self.scratch.unchunked,
+            Body::Decoded => &self.scratch.decoded,
+        };
+        if bytes.is_empty() {
+            return Err("no_payload");
+        }
+        if is_unknown {
+            if !is_html(bytes) || !is_wanted("text/html") {
+                return Err("content_type");
+            }
+            "text/html".clone_into(content_type);
+        }
+        Ok(body)
+    }
+
+    /// Undoes transfer and content encoding.
+    fn decode(&mut self, payload: &[u8]) -> Result<Body, &'static str> {
+        let Scratch { unchunked, decoded, recoded, .. } = &mut *self.scratch;
+        let limit = self.config.body_bytes_max;
+        let mut body = Body::Stored;
+        // Looked for whether or not the header says so: archives drop the header and keep the chunks, or the other way round.
+        if is_chunk_line(payload) && unchunk(payload, unchunked)? {
+            body = Body::Unchunked;
+        }
+        for encoding in self.http.get(ENCODING).rsplit(|&byte| byte == b',') {
+            let bytes = match body {
+                Body::Stored => payload,
+                Body::Unchunked => unchunked,
+                Body::Decoded => decoded,
+            };
+            let is_decoded = inflate::decode_body(encoding.trim_ascii(), bytes, recoded, limit)
+                .map_err(|error| match error {
+                    BodyError::TooLarge => "too_large",
+                    BodyError::Damaged => "bad_encoding",
+                    BodyError::Unknown => "content_encoding",
+                })?;
+            if is_decoded {
+                std::mem::swap(decoded, recoded);
+                body = Body::Decoded;
+            }
+        }
+        Ok(body)
+    }
+}
+
+/// Which buffer holds a payload.
+#[derive(Clone, Copy, Debug)]
+enum Body {
+    Stored,
+    Unchunked,
+    Decoded,
+}
+
+/// Reads the status of `HTTP/1.1 200 OK`.
+fn status(line: &[u8]) -> Option<u16> {
+    let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let digits = words.nth(1)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Returns the type of `Text/HTML; charset=x`, in lower case.
+fn media_type(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| matches!(byte, b';' | b',')).unwrap_or(value.len());
+    String::from_utf8_lossy(value[..end].trim_ascii()).to_ascii_lowercase()
+}
+
+/// Whether `bytes` are a page of HTML without a label. Source: WHATWG MIME Sniffing, section 7.1, the tags that pages begin with.
+fn is_html(bytes: &[u8]) -> bool {
+    const STARTS: [&[u8]; 6] = [b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<meta"];
+    let head = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let head = head[..head.len().min(1024)].trim_ascii_start();
+    let begins = |start: &&[u8]| {
+        head.len() >= start.len() && head[..start.len()].eq_ignore_ascii_case(start)
+    };
+    STARTS.iter().any(|start| begins(start))
+}
+
+/// Whether `body` begins with the size of a chunk on a line of its own.
+fn is_chunk_line(body: &[u8]) -> bool {
+    let line = &body[..body.len().min(128)];
+    memchr::memchr(b'\n', line).is_some_and(|end| chunk_bytes(&line[..end]).is_some())
+}
+
+fn chunk_bytes(line: &[u8]) -> Option<usize> {
+    let digits = line.split(|&byte| byte == b';').next()?.trim_ascii();
+    let is_hex = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
+    is_hex.then(|| usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())?
+}
+
+/// Joins the chunks of `body` into `output`. `false` when the first chunk shows that there are none.
+fn unchunk(body: &[u8], output: &mut Vec<u8>) -> Result<bool, &'static str> {
+    output.clear();
+    let mut rest = body;
+    loop {
+        let line = line_end(rest, 0);
+        let Some((line, bytes)) = line.and_then(|at| Some((at, chunk_bytes(&rest[..at])?))) else {
+            return if output.is_empty() { Ok(false) } else { Err("bad_chunk") };
+        };
+        if bytes == 0 {
+            return Ok(true);
+        }
+        let Some((chunk, after)) = rest[line..].split_at_checked(bytes) else {
+            return if output.is_empty() { Ok(false) } else { Err("bad_chunk") };
+        };
+        output.write_all(chunk).expect("a vector takes all that is written to it");
+        rest = match after {
+            [b'\r', b'\n', after @ ..] | [b'\n', after @ ..] => after,
+            _ if output.len() == bytes => return Ok(false),
+            _ => return Err("bad_chunk"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;
