@@ -15,7 +15,7 @@ use crate::mix::RowHasher;
 /// The connected components of a graph whose edges arrive in any order.
 ///
 /// The root of a cluster is its smallest row, whatever the order of the pairs. Only rows that appear in a pair
-/// are held: 12 bytes each and their entry in the table of rows, 30 to 50 bytes together.
+/// are held: 12 bytes each and their entry in the table of rows, by its layout about 30 to 50 bytes together.
 /// A pair costs O(log n) amortised, in practice little more than two look-ups.
 #[derive(Clone, Debug, Default)]
 pub struct UnionFind {

@@ -43,7 +43,7 @@ pub struct Verifier {
     n_comparisons: u64,
 }
 
-/// Kept members up to this many are tried one by one; an index costs more than it saves.
+/// Kept members up to this many are tried one by one; most clusters are smaller and need no index.
 pub const LINEAR_MAX: usize = 16;
 
 #[derive(Debug)]
