@@ -59,10 +59,7 @@ impl Dataset {
     /// When the folder cannot be read.
     pub fn versions(&self) -> Result<Vec<u64>> {
         let names = store::list(&self.path.join(MANIFESTS))?;
-        Ok(names
-            .iter()
-            .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
-            .collect())
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
     }
 
     /// Reads a version, the newest without one.
@@ -152,7 +149,8 @@ impl Dataset {
         }
         for folder in [DATA, "."] {
             for name in store::list(&self.path.join(folder))? {
-                let relative = if folder == "." { name.clone() } else { format!("{folder}/{name}") };
+                let relative =
+                    if folder == "." { name.clone() } else { format!("{folder}/{name}") };
                 let path = self.path.join(&relative);
                 let is_ours = folder == DATA
                     || name.starts_with(store::ASIDE)

@@ -5,12 +5,17 @@
 //! A dataset of tokens is read as sequences by [`reader::SequenceReader`], in an order that is a pure
 //! function of the manifest, the seed and the sequence's index.
 
-//cfg
+pub mod config;
 pub mod dataset;
 pub mod error;
 pub mod manifest;
+pub mod order;
+pub mod packing;
+pub mod reader;
 pub mod schema;
+pub mod split;
 pub mod store;
+pub mod tokenizer;
 pub mod writer;
 
 pub use dataset::Dataset;

@@ -224,7 +224,8 @@ impl Manifest {
     /// The bytes that are stored and hashed.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest holds no map but by text");
+        let mut bytes =
+            serde_json::to_vec_pretty(self).expect("a manifest holds no map but by text");
         bytes.push(b'\n');
         bytes
     }

@@ -24,7 +24,7 @@ pub enum DatasetKind {
     Edits,
     /// Documents that are copies, with the document that was kept instead.
     Duplicates,
-    /// MinHash signatures of documents.
+    /// What documents are compared by: hash of the content, canonical URL, MinHash signature.
     Signatures,
     /// Documents as token ids.
     Tokens,
@@ -159,8 +159,8 @@ static DUPLICATES: LazyLock<SchemaRef> = LazyLock::new(|| {
         id("kept_id"),
         // The row of the first document of the cluster in `documents`.
         Field::new("cluster_id", DataType::UInt64, false),
-        // Jaccard index of the shingle sets of both documents; 1 for equal content or URL.
-        Field::new("similarity", DataType::Float64, false),
+        // Jaccard index of the shingle sets of both documents; null for equal URLs, whose texts are not compared.
+        Field::new("similarity", DataType::Float64, true),
         // url, exact or minhash.
         text("method", false),
     ])
@@ -171,10 +171,14 @@ static SIGNATURES: LazyLock<SchemaRef> = LazyLock::new(|| {
         // Position in `documents`, from 0, over all shards.
         Field::new("row", DataType::UInt64, false),
         id("id"),
+        Field::new("text_bytes", DataType::UInt64, false),
+        // Null where the job does not ask for the method, and where the document gives none.
+        Field::new("content", DataType::FixedSizeBinary(ID_BYTES), true),
+        text("url", true),
         Field::new(
             "signature",
             DataType::List(Arc::new(Field::new("item", DataType::UInt64, false))),
-            false,
+            true,
         ),
     ])
 });

@@ -1,0 +1,334 @@
+//! Text to token ids and back, for any `tokenizer.json`.
+//!
+//! Two implementations of the same format meet here: the release candidate of `tokenizers` encodes (some forty
+//! times faster), the stable version decodes and trains. Tests hold their ids against each other.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
+use tokenizers_stable as stable;
+
+use crate::manifest::{TokenizerInfo, hash};
+use crate::{Error, Result};
+
+/// The special token of vocabularies trained here: ends a document.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// What ends a document, by the conventions of the families of tokenizers; the first that is there counts.
+const END_OF_DOCUMENT: [&str; 4] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "[SEP]"];
+/// Every byte is a token of a byte-level vocabulary, and one more ends a document.
+const VOCABULARY_MIN: usize = 257;
+
+/// What a `tokenizer.json` says, ready to encode from any thread.
+pub struct Tokenizer {
+    json: Vec<u8>,
+    fingerprint: String,
+    place: String,
+    n_vocabulary: u32,
+    special: BTreeMap<String, u32>,
+    end_of_document: Option<u32>,
+    encoder: PipelineTokenizer,
+    options: EncodeOptions,
+    /// Built when something is decoded first: most uses only encode.
+    decoder: OnceLock<Result<stable::Tokenizer, String>>,
+}
+
+impl Tokenizer {
+    /// Loads the `tokenizer.json` at `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or describes no tokenizer that is supported.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        Self::from_bytes(&bytes, &format!("`{}`", path.display()))
+    }
+
+    /// Takes the bytes of a `tokenizer.json`; `place` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self> {
+        let refuse = |why: String| Error::Tokenizer { what: place.to_owned(), why };
+        let text = std::str::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;
+        let json: Value = serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
+        let added = added_tokens(&json).map_err(refuse)?;
+        let n_vocabulary = n_vocabulary(&json, &added).map_err(refuse)?;
+        let special: BTreeMap<_, _> = added
+            .into_iter()
+            .filter(|token| token.is_special)
+            .map(|token| (token.content, token.id))
+            .collect();
+        let end_of_document =
+            END_OF_DOCUMENT.iter().find_map(|content| special.get(*content).copied());
+        let canonical =
+            tokenizers::canonicalize_str(text).map_err(|error| refuse(error.to_string()))?;
+        let encoder =
+            tokenizers::from_json(&canonical).map_err(|error| refuse(error.to_string()))?;
+        Ok(Self {
+            json: bytes.to_vec(),
+            fingerprint: hash(bytes),
+            place: place.to_owned(),
+            n_vocabulary,
+            special,
+            end_of_document,
+            encoder,
+            options: EncodeOptions {
+                add_special_tokens: false,
+                // The text of a special token is text: a page about `<|endoftext|>` does not end there.
+                encode_special_tokens: true,
+                padding: Override::Off,
+                truncation: Override::Off,
+            },
+            decoder: OnceLock::new(),
+        })
+    }
+
+    /// The bytes of `tokenizer.json`, as they were given.
+    #[must_use]
+    pub fn to_bytes(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// BLAKE3 of `tokenizer.json`.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// One more than the largest id.
+    #[must_use]
+    pub fn n_vocabulary(&self) -> u32 {
+        self.n_vocabulary
+    }
+
+    /// Special tokens by content. [`Tokenizer::encode`] gives none of them.
+    #[must_use]
+    pub fn special(&self) -> &BTreeMap<String, u32> {
+        &self.special
+    }
+
+    /// The token that ends a document: the first special token among `<|endoftext|>`, `<|end_of_text|>`,
+    /// `</s>` and `[SEP]`.
+    #[must_use]
+    pub fn end_of_document(&self) -> Option<u32> {
+        self.end_of_document
+    }
+
+    /// What a manifest says about it; `path` is that of `tokenizer.json` in the dataset.
+    #[must_use]
+    pub fn info(&self, path: &str) -> TokenizerInfo {
+        TokenizerInfo {
+            path: path.to_owned(),
+            fingerprint: self.fingerprint.clone(),
+            n_vocabulary: self.n_vocabulary,
+            special: self.special.clone(),
+            end_of_document: self.end_of_document,
+        }
+    }
+
+    /// Appends the ids of `text` to `out`, without special tokens; what is in `out` stays.
+    ///
+    /// # Errors
+    /// When the vocabulary has no token for a part of `text` and none for the unknown.
+    pub fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        thread_local! {
+            static TOKENS: RefCell<Vec<PipelineToken>> = const { RefCell::new(Vec::new()) };
+        }
+        TOKENS.with_borrow_mut(|tokens| {
+            tokens.clear();
+            self.encoder
+                .encode_into(text, &self.options, tokens)
+                .map_err(|error| self.error(error))?;
+            out.extend_from_slice(PipelineToken::cast_slice(tokens));
+            // One huge document must not keep its memory for the life of the thread.
+            tokens.shrink_to(SCRATCH_TOKENS_MAX);
+            Ok(())
+        })
+    }
+
+    /// Returns the text of `ids`, special tokens included.
+    ///
+    /// # Errors
+    /// When an id is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(id) = ids.iter().find(|id| **id >= self.n_vocabulary) {
+            let n = self.n_vocabulary;
+            return Err(self.error(format!("token {id} is not below its {n} tokens")));
+        }
+        let decoder = self.decoder.get_or_init(|| {
+            stable::Tokenizer::from_bytes(&self.json).map_err(|error| error.to_string())
+        });
+        let decoder = decoder.as_ref().map_err(|why| self.error(why))?;
+        decoder.decode(ids, false).map_err(|error| self.error(error))
+    }
+
+    fn error(&self, why: impl fmt::Display) -> Error {
+        Error::Tokenizer { what: self.place.clone(), why: why.to_string() }
+    }
+}
+
+/// Ids that [`Tokenizer::encode`] keeps room for between two texts, per thread.
+const SCRATCH_TOKENS_MAX: usize = 1 << 20;
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("place", &self.place)
+            .field("fingerprint", &self.fingerprint)
+            .field("n_vocabulary", &self.n_vocabulary)
+            .finish_non_exhaustive()
+    }
+}
+
+struct AddedToken {
+    content: String,
+    id: u32,
+    is_special: bool,
+}
+
+fn added_tokens(json: &Value) -> Result<Vec<AddedToken>, String> {
+    let Some(list) = json.get("added_tokens").and_then(Value::as_array) else {
+        return Ok(Vec::new());
+    };
+    list.iter()
+        .map(|token| {
+            let content = token.get("content").and_then(Value::as_str);
+            let id = token.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+            let is_special = token.get("special").and_then(Value::as_bool).unwrap_or(false);
+            match (content, id) {
+                (Some(content), Some(id)) => {
+                    Ok(AddedToken { content: content.to_owned(), id, is_special })
+                }
+                _ => Err(format!("added token {token} has no content or no id")),
+            }
+        })
+        .collect()
+}
+
+/// One more than the largest id of the model and of the added tokens.
+fn n_vocabulary(json: &Value, added: &[AddedToken]) -> Result<u32, String> {
+    let vocabulary = json.pointer("/model/vocab").ok_or("it has no `model.vocab`")?;
+    let of_model = match vocabulary {
+        Value::Object(ids) => {
+            let ids = ids.iter().map(|(token, id)| {
+                id.as_u64().ok_or_else(|| format!("the id of `{token}` is {id}, not a number"))
+            });
+            ids.collect::<Result<Vec<_>, _>>()?.into_iter().max().map_or(0, |id| id + 1)
+        }
+        Value::Array(pieces) => pieces.len() as u64,
+        _ => return Err("its `model.vocab` is neither a table nor a list".to_owned()),
+    };
+    let of_added = added.iter().map(|token| u64::from(token.id) + 1).max().unwrap_or(0);
+    match u32::try_from(of_model.max(of_added)) {
+        Ok(0) => Err("its vocabulary is empty".to_owned()),
+        Ok(n) => Ok(n),
+        Err(_) => Err(format!("its largest id is {}, more than 32 bits", of_model.max(of_added))),
+    }
+}
+
+/// Where a job's tokenizer comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerSpec {
+    /// `train:bpe:N`: trained on the documents themselves.
+    TrainBpe {
+        /// Tokens of the vocabulary, the special one included.
+        n_vocabulary: usize,
+    },
+    /// A `tokenizer.json`.
+    Path(PathBuf),
+}
+
+impl TokenizerSpec {
+    /// Reads `train:bpe:32000` or a path.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a training is asked for that does not exist, or one of too few tokens.
+    pub fn parse(spec: &str) -> Result<Self> {
+        let refuse = |message: String| Error::Config {
+            place: format!("tokenizer `{spec}`"),
+            message,
+            hint: Some("write `train:bpe:32000` or the path of a tokenizer.json".to_owned()),
+        };
+        let Some(training) = spec.strip_prefix("train:") else {
+            return match spec {
+                "" => Err(refuse("it is empty".to_owned())),
+                path => Ok(Self::Path(PathBuf::from(path))),
+            };
+        };
+        let Some(n) = training.strip_prefix("bpe:") else {
+            return Err(refuse(format!("there is no training called `{training}`")));
+        };
+        let n_vocabulary: usize = n
+            .replace('_', "")
+            .parse()
+            .map_err(|_| refuse(format!("`{n}` is not a number of tokens")))?;
+        if n_vocabulary < VOCABULARY_MIN {
+            return Err(refuse(format!(
+                "{n_vocabulary} tokens are too few: 256 bytes and `{END_OF_TEXT}` need {VOCABULARY_MIN}"
+            )));
+        }
+        Ok(Self::TrainBpe { n_vocabulary })
+    }
+}
+
+/// Trains a byte-level BPE vocabulary and returns its `tokenizer.json`.
+///
+/// GPT-2's scheme (Radford et al. 2019): its pre-tokenizer without a leading space, all 256 bytes in the
+/// alphabet, one special token [`END_OF_TEXT`]. The vocabulary is smaller than `n_vocabulary` when `texts` have
+/// no more pairs to merge. The same texts give the same bytes whatever the number of threads.
+///
+/// Memory grows with the number of different words in `texts`; counts of pairs are 32 bits wide, so train on
+/// a sample of at most a few gigabytes.
+///
+/// # Errors
+/// When the library refuses.
+///
+/// # Panics
+/// When `n_vocabulary` is below 257: [`TokenizerSpec::parse`] checks that.
+pub fn train_bpe(
+    texts: impl Iterator<Item = String> + Send,
+    n_vocabulary: usize,
+) -> Result<Vec<u8>> {
+    use stable::decoders::byte_level::ByteLevel;
+    use stable::models::bpe::{BPE, BpeTrainer};
+    use stable::{AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper};
+    use stable::{PreTokenizerWrapper, TokenizerBuilder};
+
+    assert!(n_vocabulary >= VOCABULARY_MIN, "{n_vocabulary} tokens, needs {VOCABULARY_MIN}");
+    let refuse = |error: stable::Error| Error::Tokenizer {
+        what: format!("`train:bpe:{n_vocabulary}`"),
+        why: error.to_string(),
+    };
+    let byte_level = ByteLevel::default().add_prefix_space(false);
+    let mut tokenizer = TokenizerBuilder::<
+        BPE,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    >::new()
+    .with_model(BPE::default())
+    .with_normalizer(None)
+    .with_pre_tokenizer(Some(byte_level.into()))
+    .with_post_processor(None)
+    .with_decoder(Some(byte_level.into()))
+    .build()
+    .map_err(refuse)?;
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(n_vocabulary)
+        .show_progress(false)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+        .build();
+    tokenizer.train(&mut trainer, texts).map_err(refuse)?;
+    let json = tokenizer.to_string(true).map_err(refuse)?;
+    Ok(json.into_bytes())
+}
+
+#[cfg(test)]
+mod tests;
