@@ -3,12 +3,12 @@
 //! A filter is a pure function of a batch: a [`Verdicts`] with a reason per dropped row and the signals it measured.
 //! The same function serves a job's `[[step]]` and SQL, where `name(text)` returns a struct of `reason` and the signals.
 
-//GQ
+mod gopher_quality;
 mod language;
 mod length;
 
 pub(crate) mod config;
-//WORDS
+mod words;
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ pub struct FilterKind {
 }
 
 /// Every filter, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[FilterKind] = &[language::KIND, length::KIND];
+pub const KINDS: &[FilterKind] = &[gopher_quality::KIND, language::KIND, length::KIND];
 
 /// Returns the filter called `name`.
 #[must_use]
@@ -85,6 +85,28 @@ pub(crate) fn text_column(documents: &RecordBatch) -> Result<&StringViewArray> {
         .as_any()
         .downcast_ref()
         .ok_or_else(|| wrong(format!("is `{}`, wanted `Utf8View`", column.data_type())))
+}
+
+/// Returns the lines of `text` as Python's `str.splitlines` does: none behind the last line end.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let is_end = |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let Some(at) = rest.find(is_end) else { return Some(std::mem::take(&mut rest)) };
+        let (line, tail) = rest.split_at(at);
+        let end_bytes = if tail.starts_with("\r\n") { 2 } else { tail.chars().next().map_or(0, char::len_utf8) };
+        rest = &tail[end_bytes..];
+        Some(line)
+    })
+}
+
+/// Returns `part / whole`, nothing where there is nothing to divide by.
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "counts of one text are below 2^53")]
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 #[cfg(test)]

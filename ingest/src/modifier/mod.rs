@@ -4,7 +4,7 @@
 //! and may fill metadata that it found on the way. In SQL `name(text)` returns the new text.
 
 mod extract_html;
-//PII
+mod mask_pii;
 mod normalize;
 
 mod html;
@@ -74,7 +74,7 @@ pub struct ModifierKind {
 }
 
 /// Every modifier, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[ModifierKind] = &[extract_html::KIND, normalize::KIND];
+pub const KINDS: &[ModifierKind] = &[extract_html::KIND, mask_pii::KIND, normalize::KIND];
 
 /// Returns the modifier called `name`.
 #[must_use]

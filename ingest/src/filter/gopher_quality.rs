@@ -1,0 +1,251 @@
+//! Drops text that does not read like prose: too few words, too many symbols, no stop words.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float64Array, StringArray, UInt64Array};
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use super::words::{self, class, classes};
+use super::{Filter, FilterKind, Signal, Verdicts, config, lines, ratio, text_column};
+use crate::Result;
+
+pub(super) const KIND: FilterKind = FilterKind {
+    name: "gopher_quality",
+    summary: "word, symbol and stop-word rules for web text",
+    source: "Rae et al. 2021, MassiveText quality filters; profile `datatrove`: datatrove 0.10.1, gopher_quality_filter.py",
+    signals: &[
+        Signal { name: "word_count", data_type: DataType::UInt64, summary: "words that are not all punctuation" },
+        Signal { name: "mean_word_length", data_type: DataType::Float64, summary: "characters of such a word" },
+        Signal { name: "hash_ratio", data_type: DataType::Float64, summary: "`#` per word" },
+        Signal { name: "ellipsis_ratio", data_type: DataType::Float64, summary: "`...` and `…` per word" },
+        Signal { name: "bullet_lines", data_type: DataType::Float64, summary: "share of lines that begin with `•` or `-`" },
+        Signal { name: "ellipsis_lines", data_type: DataType::Float64, summary: "share of lines that end in `...` or `…`" },
+        Signal { name: "alphabetic_words", data_type: DataType::Float64, summary: "share of words with a letter" },
+        Signal { name: "stop_words", data_type: DataType::UInt64, summary: "different stop words" },
+    ],
+    reasons: &[
+        "too_few_words",
+        "too_many_words",
+        "words_too_short",
+        "words_too_long",
+        "too_many_hashes",
+        "too_many_ellipses",
+        "too_many_bullet_lines",
+        "too_many_ellipsis_lines",
+        "too_few_alphabetic_words",
+        "too_few_stop_words",
+    ],
+    default_config: config::defaults::<Config>,
+    build: |table| Ok(Box::new(GopherQuality { config: config::from_table("gopher_quality", table)? })),
+};
+
+/// Whose reading of the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Profile {
+    /// Words are spaCy's tokens; punctuation counts as words in the ratios.
+    Datatrove,
+}
+
+/// A limit of 0 switches its rule off, as it does in datatrove.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    profile: Profile,
+    min_words: u64,
+    max_words: u64,
+    min_mean_word_length: f64,
+    max_mean_word_length: f64,
+    max_symbol_ratio: f64,
+    max_bullet_lines: f64,
+    max_ellipsis_lines: f64,
+    min_alphabetic_words: f64,
+    min_stop_words: u64,
+    /// Compared as written, case and all.
+    stop_words: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // Rae et al. 2021, appendix A1.1; the stop words are those of the paper.
+        Self {
+            profile: Profile::Datatrove,
+            min_words: 50,
+            max_words: 100_000,
+            min_mean_word_length: 3.0,
+            max_mean_word_length: 10.0,
+            max_symbol_ratio: 0.1,
+            max_bullet_lines: 0.9,
+            max_ellipsis_lines: 0.3,
+            min_alphabetic_words: 0.8,
+            min_stop_words: 2,
+            stop_words: ["the", "be", "to", "of", "and", "that", "have", "with"].map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GopherQuality {
+    config: Config,
+}
+
+/// What is measured of a text; the ratios are null where there is nothing to divide by.
+#[derive(Clone, Copy, Debug)]
+struct Signals {
+    word_count: u64,
+    mean_word_length: Option<f64>,
+    hash_ratio: Option<f64>,
+    ellipsis_ratio: Option<f64>,
+    bullet_lines: Option<f64>,
+    ellipsis_lines: Option<f64>,
+    alphabetic_words: Option<f64>,
+    stop_words: u64,
+}
+
+impl Filter for GopherQuality {
+    fn judge(&self, documents: &RecordBatch) -> Result<Verdicts> {
+        let texts = text_column(documents)?;
+        let mut rows = Vec::with_capacity(texts.len());
+        words::for_each(texts, |text, words| rows.push(self.measure(text, words)));
+        let reasons: StringArray = rows.iter().map(|signals| self.reason(signals)).collect();
+        let floats = |get: fn(&Signals) -> Option<f64>| -> ArrayRef {
+            Arc::new(rows.iter().map(get).collect::<Float64Array>())
+        };
+        let counts = |get: fn(&Signals) -> u64| -> ArrayRef {
+            Arc::new(rows.iter().map(get).collect::<UInt64Array>())
+        };
+        let signals = vec![
+            counts(|signals| signals.word_count),
+            floats(|signals| signals.mean_word_length),
+            floats(|signals| signals.hash_ratio),
+            floats(|signals| signals.ellipsis_ratio),
+            floats(|signals| signals.bullet_lines),
+            floats(|signals| signals.ellipsis_lines),
+            floats(|signals| signals.alphabetic_words),
+            counts(|signals| signals.stop_words),
+        ];
+        Ok(Verdicts { reasons, signals })
+    }
+}
+
+impl GopherQuality {
+    fn measure(&self, text: &str, words: &[&str]) -> Signals {
+        let (mut n_plain, mut plain_chars, mut n_alphabetic) = (0u64, 0u64, 0u64);
+        // One bit per stop word; the list is short, and a second byte that fits is rarer than a word.
+        let mut stops = vec![false; self.config.stop_words.len()];
+        for word in words {
+            let (mut chars, mut seen) = (0u64, 0u16);
+            let mut is_plain = false;
+            for c in word.chars() {
+                let classes = classes(c);
+                chars += 1;
+                seen |= classes;
+                is_plain |= classes & class::PUNCTUATION == 0;
+            }
+            n_plain += u64::from(is_plain);
+            plain_chars += if is_plain { chars } else { 0 };
+            n_alphabetic += u64::from(seen & class::LETTER != 0);
+            for (seen, stop) in stops.iter_mut().zip(&self.config.stop_words) {
+                *seen |= stop == word;
+            }
+        }
+        let n_words = words.len() as u64;
+        let n_ellipses = memchr::memmem::find_iter(text.as_bytes(), "...").count()
+            + memchr::memmem::find_iter(text.as_bytes(), "…").count();
+        let (mut n_lines, mut n_bullets, mut n_ellipsis_ends) = (0u64, 0u64, 0u64);
+        for line in lines(text) {
+            n_lines += 1;
+            n_bullets += u64::from(trim_start(line).starts_with(['•', '-']));
+            let end = trim_end(line);
+            n_ellipsis_ends += u64::from(end.ends_with("...") || end.ends_with('…'));
+        }
+        Signals {
+            word_count: n_plain,
+            mean_word_length: ratio(plain_chars, n_plain),
+            hash_ratio: ratio(memchr::memchr_iter(b'#', text.as_bytes()).count() as u64, n_words),
+            ellipsis_ratio: ratio(n_ellipses as u64, n_words),
+            bullet_lines: ratio(n_bullets, n_lines),
+            ellipsis_lines: ratio(n_ellipsis_ends, n_lines),
+            alphabetic_words: ratio(n_alphabetic, n_words),
+            stop_words: stops.iter().filter(|&&seen| seen).count() as u64,
+        }
+    }
+
+    /// The rules in the order of datatrove, which decides the reason.
+    fn reason(&self, signals: &Signals) -> Option<&'static str> {
+        let config = &self.config;
+        let below = |value: Option<f64>, limit: f64| limit != 0.0 && value.is_some_and(|value| value < limit);
+        let above = |value: Option<f64>, limit: f64| limit != 0.0 && value.is_some_and(|value| value > limit);
+        let rules = [
+            (config.min_words != 0 && signals.word_count < config.min_words, "too_few_words"),
+            (config.max_words != 0 && signals.word_count > config.max_words, "too_many_words"),
+            (below(signals.mean_word_length, config.min_mean_word_length), "words_too_short"),
+            (above(signals.mean_word_length, config.max_mean_word_length), "words_too_long"),
+            (above(signals.hash_ratio, config.max_symbol_ratio), "too_many_hashes"),
+            (above(signals.ellipsis_ratio, config.max_symbol_ratio), "too_many_ellipses"),
+            (above(signals.bullet_lines, config.max_bullet_lines), "too_many_bullet_lines"),
+            (above(signals.ellipsis_lines, config.max_ellipsis_lines), "too_many_ellipsis_lines"),
+            (below(signals.alphabetic_words, config.min_alphabetic_words), "too_few_alphabetic_words"),
+            (signals.stop_words < config.min_stop_words, "too_few_stop_words"),
+        ];
+        rules.into_iter().find(|(is_broken, _)| *is_broken).map(|(_, reason)| reason)
+    }
+}
+
+fn trim_start(line: &str) -> &str {
+    line.trim_start_matches(|c| classes(c) & class::SPACE != 0)
+}
+
+fn trim_end(line: &str) -> &str {
+    line.trim_end_matches(|c| classes(c) & class::SPACE != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::tests::{reasons, verdicts};
+
+    fn check(text: &str, expected: Option<&str>) {
+        assert_eq!(reasons(&KIND, "", &[text]), [expected.map(str::to_owned)], "{text:?}");
+    }
+
+    // Each expectation follows from the numbers of the paper by hand.
+    #[test]
+    fn drops_documents_with_fewer_than_fifty_words() {
+        check(&"the mill and river ".repeat(13), None);
+        check(&"the mill and river ".repeat(12), Some("too_few_words"));
+        check(&format!("{}{}", "the mill and river ".repeat(12), ". , ! ".repeat(9)), Some("too_few_words"));
+    }
+
+    #[test]
+    fn drops_short_and_long_words() {
+        check(&"of an to ".repeat(20), Some("words_too_short"));
+        check(&"the incomprehensibilities and ".repeat(20), None);
+        check(&"incomprehensibilities notwithstanding the ".repeat(20), Some("words_too_long"));
+    }
+
+    #[test]
+    fn drops_symbols_bullets_and_ellipses() {
+        check(&"the mill and # river ".repeat(20), Some("too_many_hashes"));
+        check(&"the mill and river … ".repeat(20), Some("too_many_ellipses"));
+        check(&"- the mill and river and the people of it\n".repeat(20), Some("too_many_bullet_lines"));
+        check(&"the mill and river and all the people of the village came...\n".repeat(20), Some("too_many_ellipsis_lines"));
+        check(&"the miller 12 and 14 ".repeat(20), Some("too_few_alphabetic_words"));
+        check(&"mill river miller grain ".repeat(20), Some("too_few_stop_words"));
+        check(&"The Mill river And ".repeat(20), Some("too_few_stop_words"));
+    }
+
+    #[test]
+    fn measures_every_signal() {
+        let verdicts = verdicts(&KIND, "", &["The mill # ...\n- the flour"]);
+        let float = |index: usize| {
+            verdicts.signals[index].as_any().downcast_ref::<Float64Array>().unwrap().value(0)
+        };
+        // Tokens: The mill # ... - the flour.
+        assert_eq!(float(1), 15.0 / 4.0);
+        assert_eq!((float(2), float(3)), (1.0 / 7.0, 1.0 / 7.0));
+        assert_eq!((float(4), float(5), float(6)), (0.5, 0.5, 4.0 / 7.0));
+    }
+}
