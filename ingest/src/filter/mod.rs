@@ -3,13 +3,16 @@
 //! A filter is a pure function of a batch: a [`Verdicts`] with a reason per dropped row and the signals it measured.
 //! The same function serves a job's `[[step]]` and SQL, where `name(text)` returns a struct of `reason` and the signals.
 
+mod fineweb_quality;
 mod gopher_quality;
+mod gopher_repetition;
 mod language;
 mod length;
 
 pub(crate) mod config;
 mod words;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use arrow::array::{Array, ArrayRef, StringArray, StringViewArray};
@@ -69,7 +72,7 @@ pub struct FilterKind {
 }
 
 /// Every filter, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[FilterKind] = &[gopher_quality::KIND, language::KIND, length::KIND];
+pub const KINDS: &[FilterKind] = &[fineweb_quality::KIND, gopher_quality::KIND, gopher_repetition::KIND, language::KIND, length::KIND];
 
 /// Returns the filter called `name`.
 #[must_use]
@@ -101,6 +104,25 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
         rest = &tail[end_bytes..];
         Some(line)
     })
+}
+
+/// Characters of `text`.
+fn chars(text: &str) -> u64 {
+    text.chars().count() as u64
+}
+
+/// Returns the number of `parts`, how many stood before, and the characters of those.
+fn find_duplicates<'a>(parts: impl Iterator<Item = &'a str>) -> (u64, u64, u64) {
+    let mut seen = HashSet::new();
+    let (mut n, mut copies, mut copied) = (0, 0, 0);
+    for part in parts {
+        n += 1;
+        if !seen.insert(part) {
+            copies += 1;
+            copied += chars(part);
+        }
+    }
+    (n, copies, copied)
 }
 
 /// Returns `part / whole`, nothing where there is nothing to divide by.
