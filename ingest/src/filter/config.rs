@@ -14,7 +14,7 @@ where
     C: Default + DeserializeOwned + Serialize,
 {
     let known = defaults::<C>();
-    for key in table.keys().filter(|key| !known.contains_key(*key)) {
+    if let Some(key) = table.keys().find(|key| !known.contains_key(*key)) {
         return Err(invalid(name, unknown_key(key, &known)));
     }
     table.clone().try_into().map_err(|error: toml::de::Error| {

@@ -8,7 +8,9 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use super::words::{self, class, classes};
-use super::{Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio, text_column};
+use super::{
+    Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio, text_column,
+};
 use crate::Result;
 
 pub(super) const KIND: FilterKind = FilterKind {
@@ -16,14 +18,38 @@ pub(super) const KIND: FilterKind = FilterKind {
     summary: "line ends, short and repeated lines, as FineWeb filters",
     source: "Penedo et al. 2024, FineWeb; datatrove 0.10.1, fineweb_quality_filter.py",
     signals: &[
-        Signal { name: "punctuated_lines", data_type: DataType::Float64, summary: "share of lines that end a sentence" },
-        Signal { name: "short_lines", data_type: DataType::Float64, summary: "share of lines of few characters" },
-        Signal { name: "duplicate_chars", data_type: DataType::Float64, summary: "characters in lines that stood before, per character outside line feeds" },
-        Signal { name: "line_feed_ratio", data_type: DataType::Float64, summary: "line feeds per word" },
+        Signal {
+            name: "punctuated_lines",
+            data_type: DataType::Float64,
+            summary: "share of lines that end a sentence",
+        },
+        Signal {
+            name: "short_lines",
+            data_type: DataType::Float64,
+            summary: "share of lines of few characters",
+        },
+        Signal {
+            name: "duplicate_chars",
+            data_type: DataType::Float64,
+            summary: "characters in lines that stood before, per character outside line feeds",
+        },
+        Signal {
+            name: "line_feed_ratio",
+            data_type: DataType::Float64,
+            summary: "line feeds per word",
+        },
     ],
-    reasons: &["empty", "too_few_punctuated_lines", "too_many_short_lines", "too_many_duplicate_chars", "too_many_line_feeds"],
+    reasons: &[
+        "empty",
+        "too_few_punctuated_lines",
+        "too_many_short_lines",
+        "too_many_duplicate_chars",
+        "too_many_line_feeds",
+    ],
     default_config: config::defaults::<Config>,
-    build: |table| Ok(Box::new(FinewebQuality { config: config::from_table("fineweb_quality", table)? })),
+    build: |table| {
+        Ok(Box::new(FinewebQuality { config: config::from_table("fineweb_quality", table)? }))
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -91,7 +117,9 @@ impl FinewebQuality {
     fn reason(&self, signals: &[Option<f64>; 4]) -> Option<&'static str> {
         let config = &self.config;
         // A text without a line has nothing to measure; one with a line has characters and words.
-        let [Some(ended), Some(short), Some(duplicate), Some(feeds)] = *signals else { return Some("empty") };
+        let [Some(ended), Some(short), Some(duplicate), Some(feeds)] = *signals else {
+            return Some("empty");
+        };
         if ended < config.min_punctuated_lines {
             Some("too_few_punctuated_lines")
         } else if short > config.max_short_lines {
@@ -121,10 +149,16 @@ mod tests {
         let line = "The mill stood by the river, and the miller was old.";
         check(line, None);
         check(" \n\n", Some("empty"));
-        check(&format!("{line}\"\nAnother line of the same length without an end"), Some("too_few_punctuated_lines"));
+        check(
+            &format!("{line}\"\nAnother line of the same length without an end"),
+            Some("too_few_punctuated_lines"),
+        );
         check(&format!("{line}\nHome.\nNews.\nMore."), Some("too_many_short_lines"));
         check(&format!("{line}\n{line}"), Some("too_many_duplicate_chars"));
         check(&format!("{line}\n\n\n\n\nAnd that is what they said of it there."), None);
-        check(&format!("{line}{}And that is what they said of it there.", "\n".repeat(9)), Some("too_many_line_feeds"));
+        check(
+            &format!("{line}{}And that is what they said of it there.", "\n".repeat(9)),
+            Some("too_many_line_feeds"),
+        );
     }
 }

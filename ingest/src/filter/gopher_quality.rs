@@ -16,13 +16,37 @@ pub(super) const KIND: FilterKind = FilterKind {
     summary: "word, symbol and stop-word rules for web text",
     source: "Rae et al. 2021, MassiveText quality filters; profile `datatrove`: datatrove 0.10.1, gopher_quality_filter.py",
     signals: &[
-        Signal { name: "word_count", data_type: DataType::UInt64, summary: "words that are not all punctuation" },
-        Signal { name: "mean_word_length", data_type: DataType::Float64, summary: "characters of such a word" },
+        Signal {
+            name: "word_count",
+            data_type: DataType::UInt64,
+            summary: "words that are not all punctuation",
+        },
+        Signal {
+            name: "mean_word_length",
+            data_type: DataType::Float64,
+            summary: "characters of such a word",
+        },
         Signal { name: "hash_ratio", data_type: DataType::Float64, summary: "`#` per word" },
-        Signal { name: "ellipsis_ratio", data_type: DataType::Float64, summary: "`...` and `…` per word" },
-        Signal { name: "bullet_lines", data_type: DataType::Float64, summary: "share of lines that begin with `•` or `-`" },
-        Signal { name: "ellipsis_lines", data_type: DataType::Float64, summary: "share of lines that end in `...` or `…`" },
-        Signal { name: "alphabetic_words", data_type: DataType::Float64, summary: "share of words with a letter" },
+        Signal {
+            name: "ellipsis_ratio",
+            data_type: DataType::Float64,
+            summary: "`...` and `…` per word",
+        },
+        Signal {
+            name: "bullet_lines",
+            data_type: DataType::Float64,
+            summary: "share of lines that begin with `•` or `-`",
+        },
+        Signal {
+            name: "ellipsis_lines",
+            data_type: DataType::Float64,
+            summary: "share of lines that end in `...` or `…`",
+        },
+        Signal {
+            name: "alphabetic_words",
+            data_type: DataType::Float64,
+            summary: "share of words with a letter",
+        },
         Signal { name: "stop_words", data_type: DataType::UInt64, summary: "different stop words" },
     ],
     reasons: &[
@@ -38,7 +62,9 @@ pub(super) const KIND: FilterKind = FilterKind {
         "too_few_stop_words",
     ],
     default_config: config::defaults::<Config>,
-    build: |table| Ok(Box::new(GopherQuality { config: config::from_table("gopher_quality", table)? })),
+    build: |table| {
+        Ok(Box::new(GopherQuality { config: config::from_table("gopher_quality", table)? }))
+    },
 };
 
 /// Whose reading of the paper.
@@ -81,7 +107,9 @@ impl Default for Config {
             max_ellipsis_lines: 0.3,
             min_alphabetic_words: 0.8,
             min_stop_words: 2,
-            stop_words: ["the", "be", "to", "of", "and", "that", "have", "with"].map(str::to_owned).to_vec(),
+            stop_words: ["the", "be", "to", "of", "and", "that", "have", "with"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }
@@ -176,8 +204,12 @@ impl GopherQuality {
     /// The rules in the order of datatrove, which decides the reason.
     fn reason(&self, signals: &Signals) -> Option<&'static str> {
         let config = &self.config;
-        let below = |value: Option<f64>, limit: f64| limit != 0.0 && value.is_some_and(|value| value < limit);
-        let above = |value: Option<f64>, limit: f64| limit != 0.0 && value.is_some_and(|value| value > limit);
+        let below = |value: Option<f64>, limit: f64| {
+            limit != 0.0 && value.is_some_and(|value| value < limit)
+        };
+        let above = |value: Option<f64>, limit: f64| {
+            limit != 0.0 && value.is_some_and(|value| value > limit)
+        };
         let rules = [
             (config.min_words != 0 && signals.word_count < config.min_words, "too_few_words"),
             (config.max_words != 0 && signals.word_count > config.max_words, "too_many_words"),
@@ -187,7 +219,10 @@ impl GopherQuality {
             (above(signals.ellipsis_ratio, config.max_symbol_ratio), "too_many_ellipses"),
             (above(signals.bullet_lines, config.max_bullet_lines), "too_many_bullet_lines"),
             (above(signals.ellipsis_lines, config.max_ellipsis_lines), "too_many_ellipsis_lines"),
-            (below(signals.alphabetic_words, config.min_alphabetic_words), "too_few_alphabetic_words"),
+            (
+                below(signals.alphabetic_words, config.min_alphabetic_words),
+                "too_few_alphabetic_words",
+            ),
             (signals.stop_words < config.min_stop_words, "too_few_stop_words"),
         ];
         rules.into_iter().find(|(is_broken, _)| *is_broken).map(|(_, reason)| reason)
@@ -216,7 +251,10 @@ mod tests {
     fn drops_documents_with_fewer_than_fifty_words() {
         check(&"the mill and river ".repeat(13), None);
         check(&"the mill and river ".repeat(12), Some("too_few_words"));
-        check(&format!("{}{}", "the mill and river ".repeat(12), ". , ! ".repeat(9)), Some("too_few_words"));
+        check(
+            &format!("{}{}", "the mill and river ".repeat(12), ". , ! ".repeat(9)),
+            Some("too_few_words"),
+        );
     }
 
     #[test]
@@ -230,8 +268,14 @@ mod tests {
     fn drops_symbols_bullets_and_ellipses() {
         check(&"the mill and # river ".repeat(20), Some("too_many_hashes"));
         check(&"the mill and river … ".repeat(20), Some("too_many_ellipses"));
-        check(&"- the mill and river and the people of it\n".repeat(20), Some("too_many_bullet_lines"));
-        check(&"the mill and river and all the people of the village came...\n".repeat(20), Some("too_many_ellipsis_lines"));
+        check(
+            &"- the mill and river and the people of it\n".repeat(20),
+            Some("too_many_bullet_lines"),
+        );
+        check(
+            &"the mill and river and all the people of the village came...\n".repeat(20),
+            Some("too_many_ellipsis_lines"),
+        );
         check(&"the miller 12 and 14 ".repeat(20), Some("too_few_alphabetic_words"));
         check(&"mill river miller grain ".repeat(20), Some("too_few_stop_words"));
         check(&"The Mill river And ".repeat(20), Some("too_few_stop_words"));

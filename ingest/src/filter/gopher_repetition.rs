@@ -11,7 +11,9 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio, text_column, words};
+use super::{
+    Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio, text_column, words,
+};
 use crate::Result;
 
 pub(super) const KIND: FilterKind = FilterKind {
@@ -35,7 +37,9 @@ pub(super) const KIND: FilterKind = FilterKind {
     ],
     reasons: REASONS,
     default_config: config::defaults::<Config>,
-    build: |table| Ok(Box::new(GopherRepetition { config: config::from_table("gopher_repetition", table)? })),
+    build: |table| {
+        Ok(Box::new(GopherRepetition { config: config::from_table("gopher_repetition", table)? }))
+    },
 };
 
 const fn share(name: &'static str, summary: &'static str) -> Signal {
@@ -135,7 +139,8 @@ impl GopherRepetition {
             .map(|limit| if limit == 0.0 { f64::INFINITY } else { limit })
             .chain(config.max_top_n_gram)
             .chain(config.max_duplicate_n_grams);
-        let is_broken = |(value, limit): (&Option<f64>, f64)| value.is_some_and(|value| value > limit);
+        let is_broken =
+            |(value, limit): (&Option<f64>, f64)| value.is_some_and(|value| value > limit);
         signals.iter().zip(limits).position(is_broken).map(|rule| REASONS[rule])
     }
 }
@@ -181,7 +186,8 @@ fn measure(text: &str, words: &[&str], scratch: &mut Scratch) -> [Option<f64>; N
     (signals[2], signals[3]) = (ratio(copies, n), ratio(copied, n_chars));
     scratch.load(words);
     for (index, n) in (2..=4).enumerate() {
-        signals[4 + index] = scratch.top_n_gram(words.len(), n).and_then(|chars| ratio(chars, n_chars));
+        signals[4 + index] =
+            scratch.top_n_gram(words.len(), n).and_then(|chars| ratio(chars, n_chars));
     }
     for (index, n) in (5..=10).enumerate() {
         signals[7 + index] = ratio(scratch.duplicate_n_grams(words.len(), n), n_chars);

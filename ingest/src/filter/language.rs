@@ -115,7 +115,8 @@ impl Filter for Language {
         let labels: Vec<_> = texts.iter().map(label).collect();
         let reasons: StringArray = labels.iter().map(|&label| self.reason(label)).collect();
         let codes: StringArray = labels.iter().map(|label| label.map(|(code, _)| code)).collect();
-        let scores: Float64Array = labels.iter().map(|label| label.map(|(_, score)| score)).collect();
+        let scores: Float64Array =
+            labels.iter().map(|label| label.map(|(_, score)| score)).collect();
         let signals: Vec<ArrayRef> = vec![Arc::new(codes), Arc::new(scores)];
         Ok(Verdicts { reasons, signals })
     }

@@ -71,9 +71,8 @@ impl Length {
 impl Filter for Length {
     fn judge(&self, documents: &RecordBatch) -> Result<Verdicts> {
         let texts = text_column(documents)?;
-        let counts = |text: &str| {
-            (text.chars().count() as u64, text.split_whitespace().count() as u64)
-        };
+        let counts =
+            |text: &str| (text.chars().count() as u64, text.split_whitespace().count() as u64);
         let (chars, words): (Vec<u64>, Vec<u64>) =
             texts.iter().map(|text| counts(text.unwrap_or_default())).unzip();
         let reasons: StringArray =

@@ -8,6 +8,7 @@ mod gopher_quality;
 mod gopher_repetition;
 mod language;
 mod length;
+mod toxicity;
 
 pub(crate) mod config;
 mod words;
@@ -72,7 +73,14 @@ pub struct FilterKind {
 }
 
 /// Every filter, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[FilterKind] = &[fineweb_quality::KIND, gopher_quality::KIND, gopher_repetition::KIND, language::KIND, length::KIND];
+pub const KINDS: &[FilterKind] = &[
+    fineweb_quality::KIND,
+    gopher_quality::KIND,
+    gopher_repetition::KIND,
+    language::KIND,
+    length::KIND,
+    toxicity::KIND,
+];
 
 /// Returns the filter called `name`.
 #[must_use]
@@ -92,7 +100,8 @@ pub(crate) fn text_column(documents: &RecordBatch) -> Result<&StringViewArray> {
 
 /// Returns the lines of `text` as Python's `str.splitlines` does: none behind the last line end.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let is_end = |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let is_end =
+        |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -100,7 +109,11 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
         }
         let Some(at) = rest.find(is_end) else { return Some(std::mem::take(&mut rest)) };
         let (line, tail) = rest.split_at(at);
-        let end_bytes = if tail.starts_with("\r\n") { 2 } else { tail.chars().next().map_or(0, char::len_utf8) };
+        let end_bytes = if tail.starts_with("\r\n") {
+            2
+        } else {
+            tail.chars().next().map_or(0, char::len_utf8)
+        };
         rest = &tail[end_bytes..];
         Some(line)
     })

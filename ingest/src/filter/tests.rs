@@ -26,13 +26,19 @@ pub(super) fn reasons(kind: &FilterKind, config: &str, texts: &[&str]) -> Vec<Op
 pub(crate) fn hard_texts() -> Vec<String> {
     let article = "The mill stood by the river, and the miller had to be up with the sun. \
         That is what the people of the village said of it...\n- a list\n- of two\n\n";
-    let mut texts: Vec<String> = ["", " ", "\n", "\r\n\t \u{a0}\u{3000}\n", ".", "...", "#", "<", "&", "@", "\0"]
-        .map(str::to_owned)
-        .to_vec();
-    texts.push("\u{1f600}\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{1f1e9}\u{1f1ea}".repeat(20));
+    let mut texts: Vec<String> =
+        ["", " ", "\n", "\r\n\t \u{a0}\u{3000}\n", ".", "...", "#", "<", "&", "@", "\0"]
+            .map(str::to_owned)
+            .to_vec();
+    texts
+        .push("\u{1f600}\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{1f1e9}\u{1f1ea}".repeat(20));
     texts.push("e\u{301}\u{301}\u{301}\u{202e}\u{fffd}\u{10ffff}\u{feff}".repeat(30));
-    texts.push("<p>a<b>c</p></b> &amp; &#x110000; &notit; <table><tr><td>1<td>2</table><!-- ".to_owned());
-    texts.push("jane@example.com 203.0.113.9 8.8.8.8 +44 20 7946 0958 4111 1111 1111 1111".to_owned());
+    texts.push(
+        "<p>a<b>c</p></b> &amp; &#x110000; &notit; <table><tr><td>1<td>2</table><!-- ".to_owned(),
+    );
+    texts.push(
+        "jane@example.com 203.0.113.9 8.8.8.8 +44 20 7946 0958 4111 1111 1111 1111".to_owned(),
+    );
     texts.push(article.to_owned());
     texts.push(article.repeat(50));
     texts.push("x".repeat(1 << 20));
@@ -53,7 +59,8 @@ pub(crate) fn check_kinds(folder: &str, names: &[&str]) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let is_source = path.extension().is_some_and(|extension| extension == "rs");
-        if is_source && std::fs::read_to_string(&path).unwrap().contains("\npub(super) const KIND:") {
+        if is_source && std::fs::read_to_string(&path).unwrap().contains("\npub(super) const KIND:")
+        {
             files.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
         }
     }
@@ -116,5 +123,88 @@ fn says_which_column_is_missing_or_of_another_type() {
             let error = filter.judge(&documents).unwrap_err().to_string();
             assert!(error.contains(expected), "{}: {error}", kind.name);
         }
+    }
+}
+
+/// Reasons of datatrove 0.10.1 in the order of its rules, which is that of our lists but for `empty`.
+const DATATROVE: &[(&str, &[(&str, &str)])] = &[
+    (
+        "gopher_quality",
+        &[
+            ("gopher_short_doc", "too_few_words"),
+            ("gopher_long_doc", "too_many_words"),
+            ("gopher_below_avg_threshold", "words_too_short"),
+            ("gopher_above_avg_threshold", "words_too_long"),
+            ("gopher_too_many_hashes", "too_many_hashes"),
+            ("gopher_too_many_ellipsis", "too_many_ellipses"),
+            ("gopher_too_many_bullets", "too_many_bullet_lines"),
+            ("gopher_too_many_end_ellipsis", "too_many_ellipsis_lines"),
+            ("gopher_below_alpha_threshold", "too_few_alphabetic_words"),
+            ("gopher_enough_stop_words", "too_few_stop_words"),
+        ],
+    ),
+    (
+        "gopher_repetition",
+        &[
+            ("empty", "empty"),
+            ("dup_para_frac", "duplicate_paragraphs"),
+            ("dup_para_char_frac", "duplicate_paragraph_chars"),
+            ("dup_line_frac", "duplicate_lines"),
+            ("dup_line_char_frac", "duplicate_line_chars"),
+            ("top_2_gram", "top_2_gram"),
+            ("top_3_gram", "top_3_gram"),
+            ("top_4_gram", "top_4_gram"),
+            ("duplicated_5_n_grams", "duplicate_5_grams"),
+            ("duplicated_6_n_grams", "duplicate_6_grams"),
+            ("duplicated_7_n_grams", "duplicate_7_grams"),
+            ("duplicated_8_n_grams", "duplicate_8_grams"),
+            ("duplicated_9_n_grams", "duplicate_9_grams"),
+            ("duplicated_10_n_grams", "duplicate_10_grams"),
+        ],
+    ),
+    (
+        "fineweb_quality",
+        &[
+            ("empty", "empty"),
+            ("line_punct_ratio", "too_few_punctuated_lines"),
+            ("short_line_ratio", "too_many_short_lines"),
+            ("char_dup_ratio", "too_many_duplicate_chars"),
+            ("list_ratio", "too_many_line_feeds"),
+        ],
+    ),
+];
+
+/// Compares with datatrove's own decisions where `GRISTMILL_DATATROVE` names a file of them: JSON lines with `text` and, per
+/// filter, datatrove's reason or null.
+#[test]
+fn decides_as_datatrove_does() {
+    let Some(path) = std::env::var_os("GRISTMILL_DATATROVE") else {
+        eprintln!("skipped: GRISTMILL_DATATROVE names no file of decisions");
+        return;
+    };
+    let lines = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let texts: Vec<&str> = rows.iter().map(|row| row["text"].as_str().unwrap()).collect();
+    let n_bytes: usize = texts.iter().map(|text| text.len()).sum();
+    for (name, renamed) in DATATROVE {
+        let start = std::time::Instant::now();
+        let found = reasons(kind(name).unwrap(), "", &texts);
+        let rate = n_bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
+        let mut n_equal = 0;
+        for ((row, found), text) in rows.iter().zip(&found).zip(&texts) {
+            let theirs = row[*name].as_str();
+            let wanted = theirs.map(|reason| {
+                renamed.iter().find(|(theirs, _)| *theirs == reason).map_or("?", |(_, ours)| ours)
+            });
+            if found.as_deref() == wanted {
+                n_equal += 1;
+            } else {
+                let head: String = text.chars().take(80).collect();
+                eprintln!("{name}: {found:?}, datatrove {wanted:?}: {head:?}");
+            }
+        }
+        eprintln!("{name}: {n_equal} of {} decisions equal, {rate:.0} MB/s", rows.len());
+        assert_eq!(n_equal, rows.len(), "{name}");
     }
 }

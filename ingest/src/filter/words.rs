@@ -44,8 +44,18 @@ pub(super) mod class {
     /// `TERMINAL_PUNCTUATION` of datatrove 0.10.1.
     pub(in crate::filter) const TERMINAL: u16 = 1 << 11;
     pub(super) const NAMES: [&str; 12] = [
-        "alpha", "alpha_lower", "alpha_upper", "icon", "quote", "prefix", "suffix", "before_dot", "letter", "space",
-        "punctuation", "terminal",
+        "alpha",
+        "alpha_lower",
+        "alpha_upper",
+        "icon",
+        "quote",
+        "prefix",
+        "suffix",
+        "before_dot",
+        "letter",
+        "space",
+        "punctuation",
+        "terminal",
     ];
 }
 
@@ -72,7 +82,9 @@ impl Classes {
             for range in ranges.split(' ') {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 let point = |hex| usize::from_str_radix(hex, 16).expect("a code point");
-                flat[point(first)..=point(last)].iter_mut().for_each(|classes| *classes |= 1 << bit);
+                flat[point(first)..=point(last)]
+                    .iter_mut()
+                    .for_each(|classes| *classes |= 1 << bit);
             }
         }
         let mut blocks: Vec<[u16; 256]> = Vec::new();
@@ -135,7 +147,8 @@ impl Tokenizer {
             let mut tokens = Vec::new();
             tokenizer.piece(text, 0, false, &mut tokens);
             if tokens.len() > 1 {
-                let sequence: Vec<&'static str> = tokens.iter().map(|&(start, end)| &text[start..end]).collect();
+                let sequence: Vec<&'static str> =
+                    tokens.iter().map(|&(start, end)| &text[start..end]).collect();
                 tokenizer.sequence_filter[sketch(sequence[0])] = true;
                 tokenizer.sequences.entry(sequence[0]).or_default().push(sequence);
             }
@@ -326,10 +339,16 @@ fn suffix_bytes(text: &str) -> usize {
             let is_degree = before.ends_with(['F', 'f', 'C', 'c', 'K', 'k'])
                 && before[..before.len() - 1].ends_with('°');
             let are_upper = classes_before & class::ALPHA_UPPER != 0
-                && before.chars().rev().nth(1).is_some_and(|c| classes(c) & class::ALPHA_UPPER != 0);
+                && before
+                    .chars()
+                    .rev()
+                    .nth(1)
+                    .is_some_and(|c| classes(c) & class::ALPHA_UPPER != 0);
             return usize::from(is_degree || are_upper || classes_before & class::BEFORE_DOT != 0);
         }
-        's' | 'S' if matches!(previous, Some('\'' | '’')) => return 1 + previous.map_or(0, char::len_utf8),
+        's' | 'S' if matches!(previous, Some('\'' | '’')) => {
+            return 1 + previous.map_or(0, char::len_utf8);
+        }
         '…' if previous == Some('…') => return 2 * last.len_utf8(),
         '+' => return usize::from(previous.is_some_and(|c| c.is_ascii_digit())),
         _ => {}
@@ -342,14 +361,149 @@ fn suffix_bytes(text: &str) -> usize {
 
 /// Units and currencies that come off behind a digit (`UNITS`, `CURRENCY` of spaCy 3.8; `тбكم` is as it is there).
 const AFTER_DIGIT: &[&str] = &[
-    "km", "km²", "km³", "m", "m²", "m³", "dm", "dm²", "dm³", "cm", "cm²", "cm³", "mm", "mm²", "mm³", "ha", "µm", "nm",
-    "yd", "in", "ft", "kg", "g", "mg", "µg", "t", "lb", "oz", "m/s", "km/h", "kmh", "mph", "hPa", "Pa", "mbar", "mb",
-    "MB", "kb", "KB", "gb", "GB", "tb", "TB", "T", "G", "M", "K", "%", "км", "км²", "км³", "м", "м²", "м³", "дм", "дм²",
-    "дм³", "см", "см²", "см³", "мм", "мм²", "мм³", "нм", "кг", "г", "мг", "м/с", "км/ч", "кПа", "Па", "мбар", "Кб", "КБ",
-    "кб", "Мб", "МБ", "мб", "Гб", "ГБ", "гб", "Тб", "ТБ", "тбكم", "كم²", "كم³", "م", "م²", "م³", "سم", "سم²", "سم³", "مم",
-    "مم²", "مم³", "كم", "غرام", "جرام", "جم", "كغ", "ملغ", "كوب", "اكواب", "$", "£", "€", "¥", "฿", "US$", "C$", "A$",
-    "₽", "﷼", "₴", "₠", "₡", "₢", "₣", "₤", "₥", "₦", "₧", "₨", "₩", "₪", "₫", "₭", "₮", "₯", "₰", "₱", "₲", "₳", "₵",
-    "₶", "₷", "₸", "₹", "₺", "₻", "₼", "₾", "₿",
+    "km",
+    "km²",
+    "km³",
+    "m",
+    "m²",
+    "m³",
+    "dm",
+    "dm²",
+    "dm³",
+    "cm",
+    "cm²",
+    "cm³",
+    "mm",
+    "mm²",
+    "mm³",
+    "ha",
+    "µm",
+    "nm",
+    "yd",
+    "in",
+    "ft",
+    "kg",
+    "g",
+    "mg",
+    "µg",
+    "t",
+    "lb",
+    "oz",
+    "m/s",
+    "km/h",
+    "kmh",
+    "mph",
+    "hPa",
+    "Pa",
+    "mbar",
+    "mb",
+    "MB",
+    "kb",
+    "KB",
+    "gb",
+    "GB",
+    "tb",
+    "TB",
+    "T",
+    "G",
+    "M",
+    "K",
+    "%",
+    "км",
+    "км²",
+    "км³",
+    "м",
+    "м²",
+    "м³",
+    "дм",
+    "дм²",
+    "дм³",
+    "см",
+    "см²",
+    "см³",
+    "мм",
+    "мм²",
+    "мм³",
+    "нм",
+    "кг",
+    "г",
+    "мг",
+    "м/с",
+    "км/ч",
+    "кПа",
+    "Па",
+    "мбар",
+    "Кб",
+    "КБ",
+    "кб",
+    "Мб",
+    "МБ",
+    "мб",
+    "Гб",
+    "ГБ",
+    "гб",
+    "Тб",
+    "ТБ",
+    "тбكم",
+    "كم²",
+    "كم³",
+    "م",
+    "م²",
+    "م³",
+    "سم",
+    "سم²",
+    "سم³",
+    "مم",
+    "مم²",
+    "مم³",
+    "كم",
+    "غرام",
+    "جرام",
+    "جم",
+    "كغ",
+    "ملغ",
+    "كوب",
+    "اكواب",
+    "$",
+    "£",
+    "€",
+    "¥",
+    "฿",
+    "US$",
+    "C$",
+    "A$",
+    "₽",
+    "﷼",
+    "₴",
+    "₠",
+    "₡",
+    "₢",
+    "₣",
+    "₤",
+    "₥",
+    "₦",
+    "₧",
+    "₨",
+    "₩",
+    "₪",
+    "₫",
+    "₭",
+    "₮",
+    "₯",
+    "₰",
+    "₱",
+    "₲",
+    "₳",
+    "₵",
+    "₶",
+    "₷",
+    "₸",
+    "₹",
+    "₺",
+    "₻",
+    "₼",
+    "₾",
+    "₿",
 ];
 
 fn after_digit(text: &str) -> usize {
@@ -406,10 +560,12 @@ fn infix_bytes(rest: &str, c: char, before: Option<char>) -> usize {
         }
         '…' => c.len_utf8(),
         ',' => usize::from(is(before, class::ALPHA) && is(next_of(1), class::ALPHA)),
-        '+' | '*' | '^' => usize::from(is_digit(before) && (is_digit(next_of(1)) || next_of(1) == Some('-'))),
-        ':' | '<' | '>' | '=' | '/' => {
-            usize::from((is(before, class::ALPHA) || is_digit(before)) && is(next_of(1), class::ALPHA))
+        '+' | '*' | '^' => {
+            usize::from(is_digit(before) && (is_digit(next_of(1)) || next_of(1) == Some('-')))
         }
+        ':' | '<' | '>' | '=' | '/' => usize::from(
+            (is(before, class::ALPHA) || is_digit(before)) && is(next_of(1), class::ALPHA),
+        ),
         '-' | '–' | '—' | '~' => {
             if c == '-' && is_digit(before) && (is_digit(next_of(1)) || next_of(1) == Some('-')) {
                 return 1;
@@ -418,7 +574,9 @@ fn infix_bytes(rest: &str, c: char, before: Option<char>) -> usize {
                 return 0;
             }
             let hyphens = ["-", "–", "—", "--", "---", "——", "~"];
-            let fits = |hyphen: &&&str| rest.starts_with(**hyphen) && is(next_of(hyphen.len()), class::ALPHA);
+            let fits = |hyphen: &&&str| {
+                rest.starts_with(**hyphen) && is(next_of(hyphen.len()), class::ALPHA)
+            };
             hyphens.iter().find(fits).map_or(0, |hyphen| hyphen.len())
         }
         _ if classes(c) & class::ICON != 0 => c.len_utf8(),
@@ -431,7 +589,10 @@ fn infix_bytes(rest: &str, c: char, before: Option<char>) -> usize {
 /// Scheme and user are optional; the host is a public IPv4 address or labels and a lower-case top-level domain.
 fn is_url(text: &str) -> bool {
     let bytes = text.as_bytes();
-    if !bytes.windows(2).any(|pair| pair[0] == b'.' && (pair[1] >= 0x80 || pair[1].is_ascii_alphanumeric())) {
+    if !bytes
+        .windows(2)
+        .any(|pair| pair[0] == b'.' && (pair[1] >= 0x80 || pair[1].is_ascii_alphanumeric()))
+    {
         return false;
     }
     if is_host_and_path(text) {
@@ -440,7 +601,10 @@ fn is_url(text: &str) -> bool {
     if let Some(colon) = text.find("://") {
         let is_scheme = |c: char| c.is_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
         let scheme = &text[..colon];
-        if scheme.chars().count() >= 2 && scheme.chars().all(is_scheme) && is_host_and_path(&text[colon + 3..]) {
+        if scheme.chars().count() >= 2
+            && scheme.chars().all(is_scheme)
+            && is_host_and_path(&text[colon + 3..])
+        {
             return true;
         }
     }
@@ -459,7 +623,8 @@ fn is_host_and_path(text: &str) -> bool {
         }
         rest = &port[digits..];
     }
-    (rest.is_empty() || rest.starts_with(['/', '?', '#'])) && (is_domain(host) || is_public_ipv4(host))
+    (rest.is_empty() || rest.starts_with(['/', '?', '#']))
+        && (is_domain(host) || is_public_ipv4(host))
 }
 
 fn is_domain(host: &str) -> bool {
@@ -481,10 +646,13 @@ fn is_public_ipv4(host: &str) -> bool {
     let octets: Vec<&str> = host.split('.').collect();
     let [first, second, third, fourth] = octets[..] else { return false };
     let value = |octet: &str| {
-        let is_number = (1..=3).contains(&octet.len()) && octet.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number =
+            (1..=3).contains(&octet.len()) && octet.bytes().all(|byte| byte.is_ascii_digit());
         if is_number { octet.parse::<u16>().ok() } else { None }
     };
-    let (Some(a), Some(b), Some(c), Some(d)) = (value(first), value(second), value(third), value(fourth)) else {
+    let (Some(a), Some(b), Some(c), Some(d)) =
+        (value(first), value(second), value(third), value(fourth))
+    else {
         return false;
     };
     let is_private = matches!(a, 10 | 127)

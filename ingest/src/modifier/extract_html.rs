@@ -80,8 +80,10 @@ fn extract(html: &str, mode: Mode) -> Page {
     let text = render::text(&tree, &selection);
     let reason = text.is_empty().then_some("no_text");
     let keys = ["title", "author", "published", "html_language"];
-    let values = [tree.found.title, tree.found.author, tree.found.published, tree.found.html_language];
-    let found = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect();
+    let values =
+        [tree.found.title, tree.found.author, tree.found.published, tree.found.html_language];
+    let found =
+        keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect();
     Page { text, reason, found }
 }
 

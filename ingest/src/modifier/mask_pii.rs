@@ -151,7 +151,11 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             check_email,
         ),
         rule("ipv4", r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", check_ipv4),
-        rule("ipv6", r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})?", check_ipv6),
+        rule(
+            "ipv6",
+            r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})?",
+            check_ipv6,
+        ),
         // Two capitals, two check digits, then groups of four or one run: ISO 13616.
         rule("iban", r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?", check_iban),
         rule("card", r"[0-9](?:[ -]?[0-9]){12,18}", check_card),
@@ -161,7 +165,11 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             r"(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-]?[0-9]{4}(?: ?(?:x|ext\.?) ?[0-9]{1,5})?",
             check_phone,
         ),
-        rule("phone_international", r"\+[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,5}\)?){1,6}", check_international),
+        rule(
+            "phone_international",
+            r"\+[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,5}\)?){1,6}",
+            check_international,
+        ),
     ]
 });
 
@@ -181,11 +189,15 @@ fn is_word(c: Option<char>) -> bool {
 fn is_bounded(text: &str, start: usize, end: usize) -> bool {
     let (before, after) = (char_before(text, start), char_after(text, end));
     let goes_on = |mark: Option<char>, digit: Option<char>| {
-        matches!(mark, Some('.' | ',' | '-' | '/' | ':')) && digit.is_some_and(|c| c.is_ascii_digit())
+        matches!(mark, Some('.' | ',' | '-' | '/' | ':'))
+            && digit.is_some_and(|c| c.is_ascii_digit())
     };
     let second_before = before.and_then(|c| char_before(text, start - c.len_utf8()));
     let second_after = after.and_then(|c| char_after(text, end + c.len_utf8()));
-    !is_word(before) && !is_word(after) && !goes_on(before, second_before) && !goes_on(after, second_after)
+    !is_word(before)
+        && !is_word(after)
+        && !goes_on(before, second_before)
+        && !goes_on(after, second_after)
 }
 
 /// Endings of files and packages that look like domains.
@@ -202,24 +214,26 @@ fn check_email(text: &str, start: usize, end: usize) -> Option<usize> {
 
 /// Words before a dotted number that make it a version or a heading.
 const NOT_ADDRESSES: [&str; 13] = [
-    "version", "ver", "v", "release", "build", "revision", "section", "chapter", "clause", "oid", "firmware", "doi",
-    "driver",
+    "version", "ver", "v", "release", "build", "revision", "section", "chapter", "clause", "oid",
+    "firmware", "doi", "driver",
 ];
 
 fn check_ipv4(text: &str, start: usize, end: usize) -> Option<usize> {
-    let has_leading_zero = text[start..end].split('.').any(|octet| octet.len() > 1 && octet.starts_with('0'));
+    let has_leading_zero =
+        text[start..end].split('.').any(|octet| octet.len() > 1 && octet.starts_with('0'));
     let address: Ipv4Addr = text[start..end].parse().ok()?;
     let before = text[..start].trim_end_matches([' ', ':', '#', '.', '=']);
-    let word_start = before.rfind(|c: char| !c.is_alphanumeric()).map_or(0, |at| {
-        at + before[at..].chars().next().map_or(0, char::len_utf8)
-    });
+    let word_start = before
+        .rfind(|c: char| !c.is_alphanumeric())
+        .map_or(0, |at| at + before[at..].chars().next().map_or(0, char::len_utf8));
     let word = before[word_start..].to_ascii_lowercase();
     let is_marked = NOT_ADDRESSES.contains(&word.as_str());
     let prefix = matches!(char_before(text, start), Some('.' | '-' | '_' | '/') if !before_is_scheme(text, start));
     // `:` before a port is no border.
     let (before, after) = (char_before(text, start), char_after(text, end));
     let second = after.and_then(|c| char_after(text, end + c.len_utf8()));
-    let goes_on = matches!(after, Some('.' | '-' | '/')) && second.is_some_and(|c| c.is_ascii_digit());
+    let goes_on =
+        matches!(after, Some('.' | '-' | '/')) && second.is_some_and(|c| c.is_ascii_digit());
     let is_free = !prefix && !is_word(before) && !is_word(after) && !goes_on;
     (!has_leading_zero && is_public(address) && !is_marked && is_free).then_some(end)
 }
@@ -262,16 +276,94 @@ fn check_ipv6(text: &str, start: usize, end: usize) -> Option<usize> {
 
 /// Length of an IBAN per country: the registry of ISO 13616 (SWIFT, release 98).
 const IBAN_LENGTHS: &[(&str, usize)] = &[
-    ("AD", 24), ("AE", 23), ("AL", 28), ("AT", 20), ("AZ", 28), ("BA", 20), ("BE", 16), ("BG", 22), ("BH", 22),
-    ("BI", 27), ("BR", 29), ("BY", 28), ("CH", 21), ("CR", 22), ("CY", 28), ("CZ", 24), ("DE", 22), ("DJ", 27),
-    ("DK", 18), ("DO", 28), ("EE", 20), ("EG", 29), ("ES", 24), ("FI", 18), ("FK", 18), ("FO", 18), ("FR", 27),
-    ("GB", 22), ("GE", 22), ("GI", 23), ("GL", 18), ("GR", 27), ("GT", 28), ("HR", 21), ("HU", 28), ("IE", 22),
-    ("IL", 23), ("IQ", 23), ("IS", 26), ("IT", 27), ("JO", 30), ("KW", 30), ("KZ", 20), ("LB", 28), ("LC", 32),
-    ("LI", 21), ("LT", 20), ("LU", 20), ("LV", 21), ("LY", 25), ("MC", 27), ("MD", 24), ("ME", 22), ("MK", 19),
-    ("MN", 20), ("MR", 27), ("MT", 31), ("MU", 30), ("NI", 28), ("NL", 18), ("NO", 15), ("OM", 23), ("PK", 24),
-    ("PL", 28), ("PS", 29), ("PT", 25), ("QA", 29), ("RO", 24), ("RS", 22), ("RU", 33), ("SA", 24), ("SC", 31),
-    ("SD", 18), ("SE", 24), ("SI", 19), ("SK", 24), ("SM", 27), ("SO", 23), ("ST", 25), ("SV", 28), ("TL", 23),
-    ("TN", 24), ("TR", 26), ("UA", 29), ("VA", 22), ("VG", 24), ("XK", 20), ("YE", 30),
+    ("AD", 24),
+    ("AE", 23),
+    ("AL", 28),
+    ("AT", 20),
+    ("AZ", 28),
+    ("BA", 20),
+    ("BE", 16),
+    ("BG", 22),
+    ("BH", 22),
+    ("BI", 27),
+    ("BR", 29),
+    ("BY", 28),
+    ("CH", 21),
+    ("CR", 22),
+    ("CY", 28),
+    ("CZ", 24),
+    ("DE", 22),
+    ("DJ", 27),
+    ("DK", 18),
+    ("DO", 28),
+    ("EE", 20),
+    ("EG", 29),
+    ("ES", 24),
+    ("FI", 18),
+    ("FK", 18),
+    ("FO", 18),
+    ("FR", 27),
+    ("GB", 22),
+    ("GE", 22),
+    ("GI", 23),
+    ("GL", 18),
+    ("GR", 27),
+    ("GT", 28),
+    ("HR", 21),
+    ("HU", 28),
+    ("IE", 22),
+    ("IL", 23),
+    ("IQ", 23),
+    ("IS", 26),
+    ("IT", 27),
+    ("JO", 30),
+    ("KW", 30),
+    ("KZ", 20),
+    ("LB", 28),
+    ("LC", 32),
+    ("LI", 21),
+    ("LT", 20),
+    ("LU", 20),
+    ("LV", 21),
+    ("LY", 25),
+    ("MC", 27),
+    ("MD", 24),
+    ("ME", 22),
+    ("MK", 19),
+    ("MN", 20),
+    ("MR", 27),
+    ("MT", 31),
+    ("MU", 30),
+    ("NI", 28),
+    ("NL", 18),
+    ("NO", 15),
+    ("OM", 23),
+    ("PK", 24),
+    ("PL", 28),
+    ("PS", 29),
+    ("PT", 25),
+    ("QA", 29),
+    ("RO", 24),
+    ("RS", 22),
+    ("RU", 33),
+    ("SA", 24),
+    ("SC", 31),
+    ("SD", 18),
+    ("SE", 24),
+    ("SI", 19),
+    ("SK", 24),
+    ("SM", 27),
+    ("SO", 23),
+    ("ST", 25),
+    ("SV", 28),
+    ("TL", 23),
+    ("TN", 24),
+    ("TR", 26),
+    ("UA", 29),
+    ("VA", 22),
+    ("VG", 24),
+    ("XK", 20),
+    ("YE", 30),
 ];
 
 /// Cuts the hit at the length of its country: what follows may look like one more group.
@@ -282,7 +374,9 @@ fn check_iban(text: &str, start: usize, end: usize) -> Option<usize> {
     let last = places.map(|(at, _)| at).nth(length - 1)?;
     let end = start + last + 1;
     let compact: Vec<u8> = text[start..end].bytes().filter(|&byte| byte != b' ').collect();
-    let value = |byte: u8| if byte.is_ascii_digit() { u32::from(byte - b'0') } else { u32::from(byte - b'A') + 10 };
+    let value = |byte: u8| {
+        if byte.is_ascii_digit() { u32::from(byte - b'0') } else { u32::from(byte - b'A') + 10 }
+    };
     let rotated = compact[4..].iter().chain(&compact[..4]);
     let remainder = rotated.fold(0u32, |sum, &byte| {
         let value = value(byte);
@@ -293,7 +387,8 @@ fn check_iban(text: &str, start: usize, end: usize) -> Option<usize> {
 
 /// Length and leading digits of the card networks (ISO/IEC 7812): American Express, Diners, Discover, JCB, Mastercard, Visa.
 fn is_issuer(digits: &[u8]) -> bool {
-    let leading = |n: usize| digits[..n].iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit));
+    let leading =
+        |n: usize| digits[..n].iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit));
     match (digits.len(), leading(1)) {
         (13 | 16 | 19, 4) => true,
         (15, 3) => matches!(leading(2), 34 | 37),
@@ -322,15 +417,19 @@ fn check_card(text: &str, start: usize, end: usize) -> Option<usize> {
         [4, rest @ ..] if rest.len() >= 3 && rest[..rest.len() - 1].iter().all(|&n| n == 4) => true,
         [4, 6, 4 | 5] => true,
         [_] => {
-            let context = &text[text.floor_char_boundary(start.saturating_sub(60))..start].to_lowercase();
-            ["card", "visa", "master", "amex", "credit", "debit", "payment", "diners", "discover", "jcb"]
-                .iter()
-                .any(|word| context.contains(word))
+            let context =
+                &text[text.floor_char_boundary(start.saturating_sub(60))..start].to_lowercase();
+            [
+                "card", "visa", "master", "amex", "credit", "debit", "payment", "diners",
+                "discover", "jcb",
+            ]
+            .iter()
+            .any(|word| context.contains(word))
         }
         _ => false,
     };
     let has_one_separator = !(hit.contains(' ') && hit.contains('-'));
-    let is_valid = sum % 10 == 0 && is_issuer(&digits) && is_grouped && has_one_separator;
+    let is_valid = sum.is_multiple_of(10) && is_issuer(&digits) && is_grouped && has_one_separator;
     (is_valid && is_bounded(text, start, end)).then_some(end)
 }
 

@@ -72,7 +72,9 @@ impl Normalize {
             }
         }
         // `lines` gives one line more than there are line ends.
-        out.truncate(out.trim_end_matches('\n').len() + usize::from(composed.ends_with(['\n', '\r'])));
+        out.truncate(
+            out.trim_end_matches('\n').len() + usize::from(composed.ends_with(['\n', '\r'])),
+        );
         if out.chars().all(|c| c == '\n') {
             out.clear();
         }
@@ -101,7 +103,10 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// Control characters but the tab, the byte order mark, and code points that are no characters.
 fn is_removed(c: char) -> bool {
-    (c.is_control() && c != '\t') || c == '\u{feff}' || u32::from(c) & 0xFFFE == 0xFFFE || ('\u{fdd0}'..='\u{fdef}').contains(&c)
+    (c.is_control() && c != '\t')
+        || c == '\u{feff}'
+        || u32::from(c) & 0xFFFE == 0xFFFE
+        || ('\u{fdd0}'..='\u{fdef}').contains(&c)
 }
 
 #[cfg(test)]

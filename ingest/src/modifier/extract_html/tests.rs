@@ -31,7 +31,10 @@ fn writes_lists_and_tables() {
 
 #[test]
 fn keeps_preformatted_text_as_it_is() {
-    check("<p>see</p><pre>\nfn main() {\n    x  &lt; y\n}\n</pre>z", "see\n\nfn main() {\n    x  < y\n}\n\nz");
+    check(
+        "<p>see</p><pre>\nfn main() {\n    x  &lt; y\n}\n</pre>z",
+        "see\n\nfn main() {\n    x  < y\n}\n\nz",
+    );
 }
 
 #[test]
@@ -64,7 +67,11 @@ const ARTICLE: &str = "<html lang=en><head><title>The mill - The Daily</title>\
 #[test]
 fn takes_the_article_and_leaves_the_furniture() {
     let page = extract(ARTICLE, Mode::Main);
-    assert!(page.text.contains("stood by the river") && page.text.contains("told stories"), "{}", page.text);
+    assert!(
+        page.text.contains("stood by the river") && page.text.contains("told stories"),
+        "{}",
+        page.text
+    );
     for furniture in ["Home", "Share on", "calendar", "Imprint"] {
         assert!(!page.text.contains(furniture), "{}", page.text);
     }
@@ -79,7 +86,8 @@ fn takes_the_article_and_leaves_the_furniture() {
 
 #[test]
 fn gives_a_reason_for_a_page_without_text() {
-    for html in ["", " \n", "<html><body><script>x</script></body></html>", "<!--", "<p>&nbsp;</p>"] {
+    for html in ["", " \n", "<html><body><script>x</script></body></html>", "<!--", "<p>&nbsp;</p>"]
+    {
         for mode in [Mode::Main, Mode::Recall, Mode::All] {
             let page = extract(html, mode);
             assert_eq!((page.text.as_str(), page.reason), ("", Some("no_text")), "{html}");
@@ -192,7 +200,8 @@ fn finds_the_articles_of_the_scrapinghub_benchmark() {
         return;
     };
     let start = Instant::now();
-    let texts: Vec<String> = pages.iter().map(|(_, html, _)| extract(html, Mode::Main).text).collect();
+    let texts: Vec<String> =
+        pages.iter().map(|(_, html, _)| extract(html, Mode::Main).text).collect();
     let seconds = start.elapsed().as_secs_f64();
     let (mut precisions, mut recalls) = (Vec::new(), Vec::new());
     let dump = std::env::var_os("GRISTMILL_DUMP").map(PathBuf::from);
@@ -214,5 +223,6 @@ fn finds_the_articles_of_the_scrapinghub_benchmark() {
         pages.len(),
         pages.len() as f64 / seconds
     );
-    assert!(f1 > 0.80, "F1 {f1}");
+    // Measured 0.960, less 0.01.
+    assert!(f1 >= 0.95, "F1 {f1}");
 }

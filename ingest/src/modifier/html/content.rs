@@ -108,9 +108,24 @@ fn is_invisible(tree: &Tree, index: usize) -> bool {
     node.marks & mark::HIDDEN != 0
         || matches!(
             node.tag,
-            Tag::Script | Tag::Style | Tag::Noscript | Tag::Template | Tag::Svg | Tag::Math | Tag::Canvas
-                | Tag::Iframe | Tag::Object | Tag::Audio | Tag::Video | Tag::Map | Tag::Input | Tag::Select
-                | Tag::Textarea | Tag::Title | Tag::Noframes | Tag::Noembed
+            Tag::Script
+                | Tag::Style
+                | Tag::Noscript
+                | Tag::Template
+                | Tag::Svg
+                | Tag::Math
+                | Tag::Canvas
+                | Tag::Iframe
+                | Tag::Object
+                | Tag::Audio
+                | Tag::Video
+                | Tag::Map
+                | Tag::Input
+                | Tag::Select
+                | Tag::Textarea
+                | Tag::Title
+                | Tag::Noframes
+                | Tag::Noembed
         )
 }
 
@@ -119,13 +134,19 @@ fn is_furniture(tree: &Tree, index: usize, rules: Rules) -> bool {
     if is_invisible(tree, index) {
         return true;
     }
-    if matches!(node.tag, Tag::Nav | Tag::Aside | Tag::Footer | Tag::Button | Tag::Dialog | Tag::Menu | Tag::Search) {
+    if matches!(
+        node.tag,
+        Tag::Nav | Tag::Aside | Tag::Footer | Tag::Button | Tag::Dialog | Tag::Menu | Tag::Search
+    ) {
         return true;
     }
     if node.marks & mark::ROLE != 0 {
         return true;
     }
-    if rules.weigh_classes && node.marks & (mark::NEVER | mark::COMMENTS) != 0 && node.marks & mark::BODY == 0 {
+    if rules.weigh_classes
+        && node.marks & (mark::NEVER | mark::COMMENTS) != 0
+        && node.marks & mark::BODY == 0
+    {
         return true;
     }
     if !rules.prune_unlikely {
@@ -136,7 +157,17 @@ fn is_furniture(tree: &Tree, index: usize, rules: Rules) -> bool {
     }
     node.marks & mark::UNLIKELY != 0
         && node.marks & (mark::MAYBE | mark::BODY) == 0
-        && !matches!(node.tag, Tag::A | Tag::Main | Tag::Article | Tag::Table | Tag::Tr | Tag::Td | Tag::Code | Tag::Pre)
+        && !matches!(
+            node.tag,
+            Tag::A
+                | Tag::Main
+                | Tag::Article
+                | Tag::Table
+                | Tag::Tr
+                | Tag::Td
+                | Tag::Code
+                | Tag::Pre
+        )
 }
 
 /// Whether the text of node `index` has fewer than `limit` bytes.
@@ -278,7 +309,9 @@ fn tag_weight(tag: Tag) -> f64 {
     match tag {
         Tag::Div | Tag::Article | Tag::Main => 5.0,
         Tag::Pre | Tag::Td | Tag::Blockquote => 3.0,
-        Tag::Address | Tag::Ol | Tag::Ul | Tag::Dl | Tag::Dd | Tag::Dt | Tag::Li | Tag::Form => -3.0,
+        Tag::Address | Tag::Ol | Tag::Ul | Tag::Dl | Tag::Dd | Tag::Dt | Tag::Li | Tag::Form => {
+            -3.0
+        }
         Tag::Th => -5.0,
         tag if tag.is_heading() => -5.0,
         _ => 0.0,
@@ -298,11 +331,13 @@ fn winner(tree: &Tree, removed: &[bool], counts: &[Counts], rules: Rules) -> Vec
         let is_paragraph = matches!(node.tag, Tag::P | Tag::Td | Tag::Pre | Tag::Section)
             || (node.tag.is_heading() && node.tag != Tag::H1)
             || (node.tag == Tag::Div && own.blocks == 0);
-        let is_mixed = matches!(node.tag, Tag::Div | Tag::Article | Tag::Main | Tag::Blockquote | Tag::Center);
+        let is_mixed =
+            matches!(node.tag, Tag::Div | Tag::Article | Tag::Main | Tag::Blockquote | Tag::Center);
         if !is_paragraph && !is_mixed {
             continue;
         }
-        let score = 1.0 + f64::from(own.own_commas) + (f64::from(own.own_chars) / 100.0).floor().min(3.0);
+        let score =
+            1.0 + f64::from(own.own_commas) + (f64::from(own.own_chars) / 100.0).floor().min(3.0);
         let mut ancestor = if is_paragraph { node.parent as usize } else { index };
         for level in 0..VOTE_LEVELS {
             if ancestor == 0 && level > 0 {
@@ -336,7 +371,7 @@ fn winner(tree: &Tree, removed: &[bool], counts: &[Counts], rules: Rules) -> Vec
         return vec![0];
     }
     let top_score = score(top).unwrap_or_default();
-    siblings(tree, removed, counts, top, |sibling| score(sibling), top_score)
+    siblings(tree, removed, counts, top, score, top_score)
 }
 
 /// Returns the ancestor of `best` that holds other strong candidates too, or `best`.
@@ -409,7 +444,10 @@ fn siblings(
                 let bonus = if has_alike { top_score * 0.2 } else { 0.0 };
                 let is_text = node.tag == Tag::P
                     && (count.chars > 80 && count.link_density() < 0.25
-                        || count.chars <= 80 && count.chars > 0 && count.link_chars == 0 && count.commas > 0);
+                        || count.chars <= 80
+                            && count.chars > 0
+                            && count.link_chars == 0
+                            && count.commas > 0);
                 is_text || score(index).is_some_and(|score| score + bonus >= threshold)
             });
         if is_kept {
@@ -441,23 +479,37 @@ fn is_clutter(tree: &Tree, index: usize, count: &Counts, rules: Rules) -> bool {
     match node.tag {
         Tag::Figcaption => true,
         tag if tag.is_heading() => weight < 0.0,
-        Tag::Form | Tag::Fieldset | Tag::Table | Tag::Ul | Tag::Ol | Tag::Div | Tag::Section | Tag::Header | Tag::Dl => {
+        Tag::Form
+        | Tag::Fieldset
+        | Tag::Table
+        | Tag::Ul
+        | Tag::Ol
+        | Tag::Div
+        | Tag::Section
+        | Tag::Header
+        | Tag::Dl => {
             if weight < 0.0 && node.marks & mark::BODY == 0 {
                 return true;
             }
             if count.commas >= 10 {
                 return false;
             }
-            let is_list = matches!(node.tag, Tag::Ul | Tag::Ol | Tag::Dl) || ratio(count.list_chars, count.chars) > 0.9;
+            let is_list = matches!(node.tag, Tag::Ul | Tag::Ol | Tag::Dl)
+                || ratio(count.list_chars, count.chars) > 0.9;
             let density = count.link_density();
             if node.tag == Tag::Table {
                 return density > 0.5;
             }
             let headings = ratio(count.heading_chars, count.chars);
-            (count.images > 1 && f64::from(count.paragraphs) / f64::from(count.images) < 0.5 && !is_list)
+            (count.images > 1
+                && f64::from(count.paragraphs) / f64::from(count.images) < 0.5
+                && !is_list)
                 || (!is_list && count.items > count.paragraphs + 100)
                 || count.inputs > count.paragraphs / 3
-                || (!is_list && headings < 0.9 && count.chars < 25 && (count.images == 0 || count.images > 2))
+                || (!is_list
+                    && headings < 0.9
+                    && count.chars < 25
+                    && (count.images == 0 || count.images > 2))
                 || (!is_list && weight < 25.0 && density > 0.2)
                 || (is_list && density > 0.5)
                 || (weight >= 25.0 && density > 0.5)

@@ -20,9 +20,9 @@ const NAME_BYTES_MAX: usize = 32;
 
 /// What the code points 0x80 to 0x9F of a numeric reference stand for: windows-1252, section 13.2.5.80.
 const WINDOWS_1252: [u16; 32] = [
-    0x20AC, 0x81, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039, 0x0152,
-    0x8D, 0x017D, 0x8F, 0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x02DC, 0x2122,
-    0x0161, 0x203A, 0x0153, 0x9D, 0x017E, 0x0178,
+    0x20AC, 0x81, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039,
+    0x0152, 0x8D, 0x017D, 0x8F, 0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014,
+    0x02DC, 0x2122, 0x0161, 0x203A, 0x0153, 0x9D, 0x017E, 0x0178,
 ];
 
 /// Appends `raw` to `out` with its character references resolved.
@@ -51,7 +51,8 @@ fn numeric(after: &str, out: &mut String) -> usize {
     let bytes = after.as_bytes();
     let is_hex = matches!(bytes.get(1), Some(b'x' | b'X'));
     let start = if is_hex { 2 } else { 1 };
-    let is_digit = |byte: &&u8| if is_hex { byte.is_ascii_hexdigit() } else { byte.is_ascii_digit() };
+    let is_digit =
+        |byte: &&u8| if is_hex { byte.is_ascii_hexdigit() } else { byte.is_ascii_digit() };
     let n_digits = bytes[start..].iter().take_while(is_digit).count();
     if n_digits == 0 {
         return 0;
@@ -70,7 +71,8 @@ fn numeric(after: &str, out: &mut String) -> usize {
 /// As [`numeric`], for a name: the longest one in the table that `after` begins with.
 fn named(after: &str, in_attribute: bool, out: &mut String) -> usize {
     let bytes = after.as_bytes();
-    let n = bytes.iter().take(NAME_BYTES_MAX).take_while(|byte| byte.is_ascii_alphanumeric()).count();
+    let n =
+        bytes.iter().take(NAME_BYTES_MAX).take_while(|byte| byte.is_ascii_alphanumeric()).count();
     let with_semicolon = n + usize::from(bytes.get(n) == Some(&b';'));
     for len in (2..=with_semicolon).rev() {
         let name = &after[..len];

@@ -132,7 +132,11 @@ impl Writer {
     }
 
     fn verbatim(&mut self, text: &str) {
-        let text = if self.breaks > 0 || self.out.is_empty() { text.trim_start_matches('\n') } else { text };
+        let text = if self.breaks > 0 || self.out.is_empty() {
+            text.trim_start_matches('\n')
+        } else {
+            text
+        };
         let kept = text.trim_end_matches('\n');
         if !kept.is_empty() {
             self.begin();
@@ -148,7 +152,14 @@ impl Writer {
 fn breaks_around(tag: Tag) -> usize {
     match tag {
         Tag::Td | Tag::Th => 0,
-        Tag::Li | Tag::Tr | Tag::Dt | Tag::Dd | Tag::Option | Tag::Tbody | Tag::Thead | Tag::Tfoot => 1,
+        Tag::Li
+        | Tag::Tr
+        | Tag::Dt
+        | Tag::Dd
+        | Tag::Option
+        | Tag::Tbody
+        | Tag::Thead
+        | Tag::Tfoot => 1,
         tag if tag.is_block() => 2,
         _ => 0,
     }

@@ -61,8 +61,18 @@ impl Tag {
     pub(super) fn is_void(self) -> bool {
         matches!(
             self,
-            Self::Base | Self::Br | Self::Col | Self::Embed | Self::Hr | Self::Img | Self::Input
-                | Self::Link | Self::Meta | Self::Source | Self::Track | Self::Wbr
+            Self::Base
+                | Self::Br
+                | Self::Col
+                | Self::Embed
+                | Self::Hr
+                | Self::Img
+                | Self::Input
+                | Self::Link
+                | Self::Meta
+                | Self::Source
+                | Self::Track
+                | Self::Wbr
         )
     }
 
@@ -70,9 +80,12 @@ impl Tag {
     pub(super) fn content(self) -> Content {
         match self {
             Self::Title | Self::Textarea => Content::Rcdata,
-            Self::Script | Self::Style | Self::Iframe | Self::Noembed | Self::Noframes | Self::Xmp => {
-                Content::Raw
-            }
+            Self::Script
+            | Self::Style
+            | Self::Iframe
+            | Self::Noembed
+            | Self::Noframes
+            | Self::Xmp => Content::Raw,
             Self::Plaintext => Content::Plain,
             _ => Content::Data,
         }
@@ -83,12 +96,39 @@ impl Tag {
         self.is_heading()
             || matches!(
                 self,
-                Self::Address | Self::Article | Self::Aside | Self::Blockquote | Self::Center | Self::Details
-                    | Self::Dialog | Self::Div | Self::Dl | Self::Dt | Self::Dd | Self::Fieldset
-                    | Self::Figcaption | Self::Figure | Self::Footer | Self::Form | Self::Header | Self::Hgroup
-                    | Self::Hr | Self::Li | Self::Main | Self::Menu | Self::Nav | Self::Ol | Self::P
-                    | Self::Plaintext | Self::Pre | Self::Search | Self::Section | Self::Summary | Self::Table
-                    | Self::Ul | Self::Xmp
+                Self::Address
+                    | Self::Article
+                    | Self::Aside
+                    | Self::Blockquote
+                    | Self::Center
+                    | Self::Details
+                    | Self::Dialog
+                    | Self::Div
+                    | Self::Dl
+                    | Self::Dt
+                    | Self::Dd
+                    | Self::Fieldset
+                    | Self::Figcaption
+                    | Self::Figure
+                    | Self::Footer
+                    | Self::Form
+                    | Self::Header
+                    | Self::Hgroup
+                    | Self::Hr
+                    | Self::Li
+                    | Self::Main
+                    | Self::Menu
+                    | Self::Nav
+                    | Self::Ol
+                    | Self::P
+                    | Self::Plaintext
+                    | Self::Pre
+                    | Self::Search
+                    | Self::Section
+                    | Self::Summary
+                    | Self::Table
+                    | Self::Ul
+                    | Self::Xmp
             )
     }
 
@@ -97,8 +137,19 @@ impl Tag {
         self.closes_p()
             || matches!(
                 self,
-                Self::Body | Self::Caption | Self::Html | Self::Legend | Self::Optgroup | Self::Option
-                    | Self::Tbody | Self::Td | Self::Tfoot | Self::Th | Self::Thead | Self::Title | Self::Tr
+                Self::Body
+                    | Self::Caption
+                    | Self::Html
+                    | Self::Legend
+                    | Self::Optgroup
+                    | Self::Option
+                    | Self::Tbody
+                    | Self::Td
+                    | Self::Tfoot
+                    | Self::Th
+                    | Self::Thead
+                    | Self::Title
+                    | Self::Tr
             )
     }
 
@@ -111,7 +162,13 @@ impl Tag {
     pub(super) fn is_scope(self) -> bool {
         matches!(
             self,
-            Self::Caption | Self::Html | Self::Table | Self::Td | Self::Th | Self::Object | Self::Template
+            Self::Caption
+                | Self::Html
+                | Self::Table
+                | Self::Td
+                | Self::Th
+                | Self::Object
+                | Self::Template
                 | Self::Button
         )
     }
@@ -120,7 +177,14 @@ impl Tag {
     pub(super) fn is_table_part(self) -> bool {
         matches!(
             self,
-            Self::Caption | Self::Table | Self::Tbody | Self::Td | Self::Tfoot | Self::Th | Self::Thead | Self::Tr
+            Self::Caption
+                | Self::Table
+                | Self::Tbody
+                | Self::Td
+                | Self::Tfoot
+                | Self::Th
+                | Self::Thead
+                | Self::Tr
         )
     }
 }

@@ -59,7 +59,8 @@ impl<'a> Tokenizer<'a> {
     fn tag(&mut self, is_end: bool) -> Option<Token<'a>> {
         let bytes = self.page.as_bytes();
         let start = self.at + 1 + usize::from(is_end);
-        let is_delimiter = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\x0c' | b'\r' | b' ' | b'/' | b'>');
+        let is_delimiter =
+            |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\x0c' | b'\r' | b' ' | b'/' | b'>');
         let end = start + bytes[start..].iter().position(is_delimiter)?;
         let name = &self.page[start..end];
         let mut lower = [0; NAME_BYTES_MAX];
@@ -169,7 +170,8 @@ impl<'a> Iterator for Tokenizer<'a> {
             let is_end = bytes.get(open + 1) == Some(&b'/');
             let first = bytes.get(open + 1 + usize::from(is_end)).copied();
             let is_tag = first.is_some_and(|byte| byte.is_ascii_alphabetic());
-            let is_markup = !is_tag && (matches!(first, Some(b'!' | b'?')) || (is_end && first.is_some()));
+            let is_markup =
+                !is_tag && (matches!(first, Some(b'!' | b'?')) || (is_end && first.is_some()));
             if !is_tag && !is_markup {
                 search = open + 1;
                 continue;
@@ -260,7 +262,8 @@ fn script_end(rest: &str) -> usize {
         } else if here.starts_with(b"-->") {
             (is_escaped, is_double) = (false, false);
             at += 3;
-        } else if is_escaped && !is_double && here[0] == b'<' && is_tag_named(&here[1..], "script") {
+        } else if is_escaped && !is_double && here[0] == b'<' && is_tag_named(&here[1..], "script")
+        {
             is_double = true;
             at += 7;
         } else if here.starts_with(b"</") && is_tag_named(&here[2..], "script") {
@@ -287,8 +290,11 @@ mod tests {
         while let Some(token) = tokenizer.next() {
             out.push(match token {
                 Token::Start { tag, self_closing } => {
-                    let attributes: String =
-                        tokenizer.attributes.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+                    let attributes: String = tokenizer
+                        .attributes
+                        .iter()
+                        .map(|(name, value)| format!(" {name}={value}"))
+                        .collect();
                     format!("<{tag:?}{attributes}{}>", if self_closing { "/" } else { "" })
                 }
                 Token::End(tag) => format!("</{tag:?}>"),
@@ -320,7 +326,10 @@ mod tests {
 
     #[test]
     fn skips_comments_and_doctypes() {
-        check("<!DOCTYPE html><!-- <p> --><?php x?>a<!-->b<!--->c<!-- - --!>d<!--x--->e", r#""a" "b" "c" "d" "e""#);
+        check(
+            "<!DOCTYPE html><!-- <p> --><?php x?>a<!-->b<!--->c<!-- - --!>d<!--x--->e",
+            r#""a" "b" "c" "d" "e""#,
+        );
         check("a<!-- never closed <p>", r#""a""#);
     }
 

@@ -98,7 +98,9 @@ impl Tree {
                 Token::End(tag) => builder.end(tag),
                 Token::Text(text, content) => builder.characters(text, content),
             }
-            if builder.tree.nodes.len() >= NODES_MAX || builder.tree.text.len() >= u32::MAX as usize / 2 {
+            if builder.tree.nodes.len() >= NODES_MAX
+                || builder.tree.text.len() >= u32::MAX as usize / 2
+            {
                 return None;
             }
         }
@@ -151,7 +153,11 @@ impl Builder {
     }
 
     /// Returns the depth of the innermost open element that `is_wanted`, unless one that `is_border` is nearer.
-    fn find(&self, is_wanted: impl Fn(Tag) -> bool, is_border: impl Fn(Tag) -> bool) -> Option<usize> {
+    fn find(
+        &self,
+        is_wanted: impl Fn(Tag) -> bool,
+        is_border: impl Fn(Tag) -> bool,
+    ) -> Option<usize> {
         for depth in (1..self.open.len()).rev() {
             let tag = self.tag_at(depth);
             if is_wanted(tag) {
@@ -192,9 +198,14 @@ impl Builder {
         match tag {
             Tag::Li => self.close(|open| open == Tag::Li, |open| is_list(open) || open.is_scope()),
             Tag::Dt | Tag::Dd => {
-                self.close(|open| matches!(open, Tag::Dt | Tag::Dd), |open| open == Tag::Dl || open.is_scope());
+                self.close(
+                    |open| matches!(open, Tag::Dt | Tag::Dd),
+                    |open| open == Tag::Dl || open.is_scope(),
+                );
             }
-            Tag::Option | Tag::Optgroup if self.current() == Tag::Option => self.close_to(self.open.len() - 1),
+            Tag::Option | Tag::Optgroup if self.current() == Tag::Option => {
+                self.close_to(self.open.len() - 1)
+            }
             Tag::Td | Tag::Th => self.close(
                 |open| matches!(open, Tag::Td | Tag::Th | Tag::Caption),
                 |open| matches!(open, Tag::Tr | Tag::Table | Tag::Template),
@@ -208,7 +219,9 @@ impl Builder {
                 |open| matches!(open, Tag::Table | Tag::Template),
             ),
             Tag::A => self.close(|open| open == Tag::A, Tag::is_block),
-            Tag::Rp | Tag::Rt => self.close(|open| matches!(open, Tag::Rp | Tag::Rt), Tag::is_block),
+            Tag::Rp | Tag::Rt => {
+                self.close(|open| matches!(open, Tag::Rp | Tag::Rt), Tag::is_block)
+            }
             _ => {}
         }
         if self.n_open_p > 0 && tag.closes_p() {
@@ -231,7 +244,9 @@ impl Builder {
             _ if tag.is_table_part() => {
                 self.close(|open| open == tag, |open| open == Tag::Table || open == Tag::Template);
             }
-            _ if tag.is_block() || tag.is_scope() || tag == Tag::Select => self.close(|open| open == tag, Tag::is_scope),
+            _ if tag.is_block() || tag.is_scope() || tag == Tag::Select => {
+                self.close(|open| open == tag, Tag::is_scope)
+            }
             // An inline end tag does not end the blocks that were opened inside.
             _ => self.close(|open| open == tag, Tag::is_block),
         }
@@ -279,7 +294,9 @@ impl Builder {
         let found = &mut self.tree.found;
         let slot = match name.to_ascii_lowercase().as_str() {
             "og:title" => &mut found.title,
-            "author" | "article:author" | "dc.creator" if !content.starts_with("http") => &mut found.author,
+            "author" | "article:author" | "dc.creator" if !content.starts_with("http") => {
+                &mut found.author
+            }
             "article:published_time" | "datepublished" | "date" | "dc.date" => &mut found.published,
             _ => return,
         };
@@ -312,18 +329,60 @@ const WORDS: &[(u16, &[&str])] = &[
     (
         mark::UNLIKELY,
         &[
-            "-ad-", "ai2html", "banner", "breadcrumb", "combx", "comment", "community", "cover-wrap", "disqus",
-            "extra", "footer", "gdpr", "header", "legends", "menu", "related", "remark", "replies", "rss",
-            "shoutbox", "sidebar", "skyscraper", "social", "sponsor", "supplemental", "ad-break", "agegate",
-            "pagination", "pager", "popup", "yom-remote", "newsletter", "subscribe", "signup", "sign-up",
-            "recommend", "most-read", "mostread", "trending", "read-more", "readmore", "also-read", "teaser",
-            "navbar", "topnav", "subnav", "byline", "author-bio", "about-author", "jump-to", "skip-link",
+            "-ad-",
+            "ai2html",
+            "banner",
+            "breadcrumb",
+            "combx",
+            "comment",
+            "community",
+            "cover-wrap",
+            "disqus",
+            "extra",
+            "footer",
+            "gdpr",
+            "header",
+            "legends",
+            "menu",
+            "related",
+            "remark",
+            "replies",
+            "rss",
+            "shoutbox",
+            "sidebar",
+            "skyscraper",
+            "social",
+            "sponsor",
+            "supplemental",
+            "ad-break",
+            "agegate",
+            "pagination",
+            "pager",
+            "popup",
+            "yom-remote",
+            "newsletter",
+            "subscribe",
+            "signup",
+            "sign-up",
+            "recommend",
+            "most-read",
+            "mostread",
+            "trending",
+            "read-more",
+            "readmore",
+            "also-read",
+            "teaser",
+            "navbar",
+            "topnav",
+            "subnav",
+            "byline",
+            "author-bio",
+            "about-author",
+            "jump-to",
+            "skip-link",
         ],
     ),
-    (
-        mark::MAYBE,
-        &["and", "article", "body", "column", "content", "main", "mathjax", "shadow"],
-    ),
+    (mark::MAYBE, &["and", "article", "body", "column", "content", "main", "mathjax", "shadow"]),
     (
         mark::POSITIVE,
         &["article", "body", "content", "entry", "main", "page", "post", "text", "blog", "story"],
@@ -331,38 +390,151 @@ const WORDS: &[(u16, &[&str])] = &[
     (
         mark::NEGATIVE,
         &[
-            "-ad-", "hidden", "banner", "combx", "comment", "com-", "contact", "footer", "gdpr", "masthead",
-            "media", "meta", "outbrain", "promo", "related", "scroll", "share", "shoutbox", "sidebar",
-            "skyscraper", "sponsor", "shopping", "tags", "widget", "taboola", "newsletter", "caption", "credit",
+            "-ad-",
+            "hidden",
+            "banner",
+            "combx",
+            "comment",
+            "com-",
+            "contact",
+            "footer",
+            "gdpr",
+            "masthead",
+            "media",
+            "meta",
+            "outbrain",
+            "promo",
+            "related",
+            "scroll",
+            "share",
+            "shoutbox",
+            "sidebar",
+            "skyscraper",
+            "sponsor",
+            "shopping",
+            "tags",
+            "widget",
+            "taboola",
+            "newsletter",
+            "caption",
+            "credit",
         ],
     ),
     (
         mark::BODY,
         &[
-            "articlebody", "article-body", "article_body", "article__body", "article-content", "article_content",
-            "article__content", "articlecontent", "article-text", "article_text", "articletext", "entry-content",
-            "entry_content", "post-content", "post_content", "postcontent", "post-body", "post_body", "post__body",
-            "postbody", "post__content", "story-body", "storybody", "story_body", "story-content",
-            "story-text", "storytext", "story__body", "body-copy", "bodycopy", "news-content", "newsbody",
-            "news-body", "content-body", "content__body", "main-text", "blog-content", "page-content",
+            "articlebody",
+            "article-body",
+            "article_body",
+            "article__body",
+            "article-content",
+            "article_content",
+            "article__content",
+            "articlecontent",
+            "article-text",
+            "article_text",
+            "articletext",
+            "entry-content",
+            "entry_content",
+            "post-content",
+            "post_content",
+            "postcontent",
+            "post-body",
+            "post_body",
+            "post__body",
+            "postbody",
+            "post__content",
+            "story-body",
+            "storybody",
+            "story_body",
+            "story-content",
+            "story-text",
+            "storytext",
+            "story__body",
+            "body-copy",
+            "bodycopy",
+            "news-content",
+            "newsbody",
+            "news-body",
+            "content-body",
+            "content__body",
+            "main-text",
+            "blog-content",
+            "page-content",
         ],
     ),
-    (mark::BYLINE, &["byline", "dateline", "writtenby", "p-author", "post-meta", "entry-meta", "article-meta"]),
+    (
+        mark::BYLINE,
+        &["byline", "dateline", "writtenby", "p-author", "post-meta", "entry-meta", "article-meta"],
+    ),
     (
         mark::NEVER,
         &[
-            "sharedaddy", "addthis", "addtoany", "social-share", "share-button", "sharebutton", "share-bar",
-            "sharetools", "share-tools", "social-media", "socialmedia", "taboola", "outbrain", "cookie-", "cookie_",
-            "cookieconsent", "gdpr", "advertisement", "ad-container", "google-ad", "adsbygoogle", "ad-slot", "adslot",
-            "newsletter-sign", "newsletter-form", "related-post", "relatedpost", "related-article",
-            "related-stor", "related-content", "related-link", "relatedarticle", "relatedlink", "relatedstor",
-            "recommended-", "jp-relatedposts", "breadcrumb", "screen-reader-text", "visually-hidden",
-            "visuallyhidden", "sr-only", "pagination", "skip-to", "paywall", "post-tags", "tag-list", "taglist",
-            "entry-tags", "article-tags", "post-navigation", "nav-links", "print-only", "print-link",
-            "author-bio", "author-box", "authorbox", "about-the-author", "video-player", "wp-caption-text",
+            "sharedaddy",
+            "addthis",
+            "addtoany",
+            "social-share",
+            "share-button",
+            "sharebutton",
+            "share-bar",
+            "sharetools",
+            "share-tools",
+            "social-media",
+            "socialmedia",
+            "taboola",
+            "outbrain",
+            "cookie-",
+            "cookie_",
+            "cookieconsent",
+            "gdpr",
+            "advertisement",
+            "ad-container",
+            "google-ad",
+            "adsbygoogle",
+            "ad-slot",
+            "adslot",
+            "newsletter-sign",
+            "newsletter-form",
+            "related-post",
+            "relatedpost",
+            "related-article",
+            "related-stor",
+            "related-content",
+            "related-link",
+            "relatedarticle",
+            "relatedlink",
+            "relatedstor",
+            "recommended-",
+            "jp-relatedposts",
+            "breadcrumb",
+            "screen-reader-text",
+            "visually-hidden",
+            "visuallyhidden",
+            "sr-only",
+            "pagination",
+            "skip-to",
+            "paywall",
+            "post-tags",
+            "tag-list",
+            "taglist",
+            "entry-tags",
+            "article-tags",
+            "post-navigation",
+            "nav-links",
+            "print-only",
+            "print-link",
+            "author-bio",
+            "author-box",
+            "authorbox",
+            "about-the-author",
+            "video-player",
+            "wp-caption-text",
         ],
     ),
-    (mark::COMMENTS, &["comment-list", "commentlist", "comments-area", "disqus", "id-comments", "respond"]),
+    (
+        mark::COMMENTS,
+        &["comment-list", "commentlist", "comments-area", "disqus", "id-comments", "respond"],
+    ),
     (mark::CAPTION, &["caption", "photo-credit", "image-credit", "img-credit"]),
 ];
 
@@ -404,8 +576,17 @@ fn words_in(value: &str) -> u16 {
 
 /// Roles of the page's furniture (WAI-ARIA), as Readability lists them.
 const ROLES: [&str; 11] = [
-    "menu", "menubar", "complementary", "navigation", "alert", "alertdialog", "dialog", "search", "banner",
-    "contentinfo", "toolbar",
+    "menu",
+    "menubar",
+    "complementary",
+    "navigation",
+    "alert",
+    "alertdialog",
+    "dialog",
+    "search",
+    "banner",
+    "contentinfo",
+    "toolbar",
 ];
 
 fn marks(tag: Tag, attributes: &[(&str, &str)]) -> u16 {
@@ -418,11 +599,13 @@ fn marks(tag: Tag, attributes: &[(&str, &str)]) -> u16 {
                 words_in(value) | if value.starts_with("comments") { mark::COMMENTS } else { 0 }
             }
             (4, b'h') if tag == Tag::A && name.eq_ignore_ascii_case("href") => mark::HREF,
-            (4, b'r') if name.eq_ignore_ascii_case("role") => {
-                if ROLES.iter().any(|role| value.eq_ignore_ascii_case(role)) { mark::ROLE } else { 0 }
+            (4, b'r') if name.eq_ignore_ascii_case("role") && is_furniture_role(value) => {
+                mark::ROLE
             }
             (6, b'h') if name.eq_ignore_ascii_case("hidden") => mark::HIDDEN,
-            (11, b'a') if name.eq_ignore_ascii_case("aria-hidden") && value == "true" => mark::HIDDEN,
+            (11, b'a') if name.eq_ignore_ascii_case("aria-hidden") && value == "true" => {
+                mark::HIDDEN
+            }
             (5, b's') if name.eq_ignore_ascii_case("style") && hides(value) => mark::HIDDEN,
             (8, b'i') if name.eq_ignore_ascii_case("itemprop") => match value {
                 "articleBody" | "text" => mark::BODY | mark::POSITIVE,
@@ -434,6 +617,10 @@ fn marks(tag: Tag, attributes: &[(&str, &str)]) -> u16 {
         };
     }
     marks
+}
+
+fn is_furniture_role(value: &str) -> bool {
+    ROLES.iter().any(|role| value.eq_ignore_ascii_case(role))
 }
 
 fn hides(style: &str) -> bool {

@@ -12,12 +12,18 @@ fn check(text: &str, expected: &str) {
 fn masks_email_addresses() {
     check("write to jane.doe+x@mail.example.co.uk, or not", "write to <EMAIL>, or not");
     check("<a@b.org>; a@b.org.", "<<EMAIL>>; <EMAIL>.");
-    check("logo@2x.png, @param x, a @ b, user@localhost", "logo@2x.png, @param x, a @ b, user@localhost");
+    check(
+        "logo@2x.png, @param x, a @ b, user@localhost",
+        "logo@2x.png, @param x, a @ b, user@localhost",
+    );
 }
 
 #[test]
 fn masks_public_ip_addresses() {
-    check("from 8.8.4.4 and http://93.184.216.34:80/x", "from <IP_ADDRESS> and http://<IP_ADDRESS>:80/x");
+    check(
+        "from 8.8.4.4 and http://93.184.216.34:80/x",
+        "from <IP_ADDRESS> and http://<IP_ADDRESS>:80/x",
+    );
     check("2606:2800:220:1:248:1893:25c8:1946 or 2a00:1450::200e", "<IP_ADDRESS> or <IP_ADDRESS>");
     // Private, loopback, documentation, versions, headings, identifiers, times.
     for text in [
@@ -36,8 +42,17 @@ fn masks_public_ip_addresses() {
 #[test]
 fn masks_phone_numbers_with_separators() {
     check("call (425) 882-9090 or +1 212-555-0142 x12", "call <PHONE> or <PHONE>");
-    check("in London +44 20 7946 0958, in Berlin +49 (30) 901820", "in London <PHONE>, in Berlin <PHONE>");
-    for text in ["4258829090", "ISBN 978-0-306-40615-7", "2024-05-01 1990-2000", "+3 to +5", "(123) 456-7890"] {
+    check(
+        "in London +44 20 7946 0958, in Berlin +49 (30) 901820",
+        "in London <PHONE>, in Berlin <PHONE>",
+    );
+    for text in [
+        "4258829090",
+        "ISBN 978-0-306-40615-7",
+        "2024-05-01 1990-2000",
+        "+3 to +5",
+        "(123) 456-7890",
+    ] {
         check(text, text);
     }
 }
@@ -62,9 +77,9 @@ fn masks_ibans_that_pass_mod_97() {
 
 #[test]
 fn says_where_and_by_which_rule() {
-    let modified = modified(&KIND, "email = '[mail]'\nphone = ''", &["none", "ä a@b.org (425) 882-9090"]);
-    let edit =
-        Edit { row: 1, start: 3, end: 10, rule: "email", replacement: "[mail]".to_owned() };
+    let modified =
+        modified(&KIND, "email = '[mail]'\nphone = ''", &["none", "ä a@b.org (425) 882-9090"]);
+    let edit = Edit { row: 1, start: 3, end: 10, rule: "email", replacement: "[mail]".to_owned() };
     assert_eq!(modified.edits, [edit]);
     assert_eq!(modified.text.value(1), "ä [mail] (425) 882-9090");
 }
@@ -107,12 +122,18 @@ fn finds_the_structured_kinds_of_the_presidio_sample() {
                 .filter(|span| span["entity_type"] == kind)
                 .map(|span| (offset(&span["start_position"]), offset(&span["end_position"])))
                 .collect();
-            let hits: Vec<Hit> = masker.hits(text).into_iter().filter(|hit| rules.contains(&hit.2)).collect();
-            let overlaps = |&(start, end): &(usize, usize)| hits.iter().any(|hit| hit.0 < end && start < hit.1);
+            let hits: Vec<Hit> =
+                masker.hits(text).into_iter().filter(|hit| rules.contains(&hit.2)).collect();
+            let overlaps = |&(start, end): &(usize, usize)| {
+                hits.iter().any(|hit| hit.0 < end && start < hit.1)
+            };
             n_true += spans.len();
             n_found += spans.iter().filter(|span| overlaps(span)).count();
             n_hits += hits.len();
-            n_right += hits.iter().filter(|hit| spans.iter().any(|span| hit.0 < span.1 && span.0 < hit.1)).count();
+            n_right += hits
+                .iter()
+                .filter(|hit| spans.iter().any(|span| hit.0 < span.1 && span.0 < hit.1))
+                .count();
         }
         eprintln!("{kind}: {n_found} of {n_true} found, {n_right} of {n_hits} hits right");
         // A hit that is none costs text: precision is the promise.
