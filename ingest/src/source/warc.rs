@@ -79,7 +79,7 @@ impl Source for Warc {
         let mut range = range.unwrap_or(0..u64::MAX);
         if !self.is_splittable(&file.name) {
             // Whoever reads the first byte reads all.
-            range = if range.start == 0 { 0..u64::MAX } else { 0..0 };
+            range = if range.start == 0 && !range.is_empty() { 0..u64::MAX } else { 0..0 };
         }
         let window = Window::open(handle, &range).map_err(Error::io("read", &file.path))?;
         let reader = Reader {
@@ -362,8 +362,9 @@ const RECORD_ID: usize = 5;
 const TRUNCATED: usize = 6;
 
 /// Fields of an HTTP answer, at the indices of [`FIELDS`] where they have one.
-const HTTP_FIELDS: [&str; 7] = ["Content-Encoding", "", "Content-Type", "", "", "", ""];
+const HTTP_FIELDS: [&str; 7] = ["Content-Encoding", "Transfer-Encoding", "Content-Type", "", "", "", ""];
 const ENCODING: usize = 0;
+const TRANSFER: usize = 1;
 
 impl Fields {
     /// Reads lines `Name: value` after a first line of another form. Of a field that stands twice the first counts.
@@ -463,14 +464,16 @@ enum Purpose {
 
 impl Purpose {
     fn of(header: &Fields) -> Self {
-        let is_dns = header.get(URI).starts_with(b"dns:");
+        // wget keeps its own log under `metadata://`.
+        let uri = header.get(URI).strip_prefix(b"<").unwrap_or(header.get(URI));
+        let is_own = uri.starts_with(b"dns:") || uri.starts_with(b"metadata:");
         if header.is_arc {
             let is_version = header.get(URI).starts_with(b"filedesc:");
-            return if is_dns || is_version { Self::Other } else { Self::Page };
+            return if is_own || is_version { Self::Other } else { Self::Page };
         }
         let kind = header.get(TYPE);
         let is = |known: &str| kind.eq_ignore_ascii_case(known.as_bytes());
-        if is("request") || is("metadata") || is("warcinfo") || is_dns {
+        if is("request") || is("metadata") || is("warcinfo") || is_own {
             Self::Other
         } else if is("response") || is("resource") || is("conversion") {
             // The first segment of a page that was cut in two stands for the page.
@@ -598,8 +601,9 @@ impl Page<'_> {
         let Scratch { unchunked, decoded, recoded, .. } = &mut *self.scratch;
         let limit = self.config.body_bytes_max;
         let mut body = Body::Stored;
-        // Looked for whether or not the header says so: archives drop the header and keep the chunks, or the other way round.
-        if is_chunk_line(payload) && unchunk(payload, unchunked)? {
+        // Archives often keep the header and store the body without chunks.
+        let is_chunked = self.http.get(TRANSFER).trim_ascii_end().to_ascii_lowercase();
+        if is_chunked.ends_with(b"chunked") && unchunk(payload, unchunked)? {
             body = Body::Unchunked;
         }
         for encoding in self.http.get(ENCODING).rsplit(|&byte| byte == b',') {
@@ -653,12 +657,6 @@ fn is_html(bytes: &[u8]) -> bool {
         head.len() >= start.len() && head[..start.len()].eq_ignore_ascii_case(start)
     };
     STARTS.iter().any(|start| begins(start))
-}
-
-/// Whether `body` begins with the size of a chunk on a line of its own.
-fn is_chunk_line(body: &[u8]) -> bool {
-    let line = &body[..body.len().min(128)];
-    memchr::memchr(b'\n', line).is_some_and(|end| chunk_bytes(&line[..end]).is_some())
 }
 
 fn chunk_bytes(line: &[u8]) -> Option<usize> {

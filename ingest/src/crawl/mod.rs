@@ -1,0 +1,220 @@
+//! Fetches the web into WARC files.
+//!
+//! [`run`] follows links from the seeds as far as the scope, the limits and each host's robots.txt allow, politely: one open
+//! request per host with a delay between them. It writes finished segments `<name>-00000.warc.gz`, which the `warc` source
+//! reads, and a journal, from which the next run goes on where this one stopped, however it stopped.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+mod address;
+mod archive;
+mod fetch;
+mod frontier;
+mod links;
+pub mod robots;
+mod scope;
+mod worker;
+
+/// What to crawl, how far and how gently.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CrawlConfig {
+    /// Where to start: absolute `http` or `https` URLs.
+    pub seeds: Vec<String>,
+    /// Folder of the segments and the journal.
+    pub output: PathBuf,
+    /// Which links are followed.
+    pub scope: Scope,
+    /// With [`Scope::Hosts`]: the hosts, each with its subdomains.
+    pub hosts: Vec<String>,
+    /// Pages fetched, at most.
+    pub max_pages: u64,
+    /// Links between a seed and a page, at most. Heritrix: 20.
+    pub max_depth: u32,
+    /// Open requests to one host, at most. With 1 and one host the order is always the same.
+    pub per_host: usize,
+    /// Open requests in all, at most.
+    pub concurrency: usize,
+    /// Seconds between the end of a request and the next one to the same host. Heritrix: 3, Nutch: 5, StormCrawler: 1.
+    pub delay_seconds: f64,
+    /// A host whose robots.txt asks for a longer `Crawl-delay` than this, in seconds, is not crawled. Nutch: 30.
+    pub max_crawl_delay_seconds: f64,
+    /// Name in the `User-Agent` header and before the rules of robots.txt.
+    pub user_agent: String,
+    /// Bytes of a body, at most; a longer one is kept up to there and marked `WARC-Truncated: length`. Common Crawl: 1 MiB.
+    pub max_body_bytes: u64,
+    /// Seconds to connect and until the next bytes arrive, at most. Heritrix: 20.
+    pub idle_timeout_seconds: f64,
+    /// Seconds for a whole answer, at most.
+    pub total_timeout_seconds: f64,
+    /// Redirects followed from one link, at most.
+    pub max_redirects: u32,
+    /// Tries of a page whose host does not answer or says 429 or 503.
+    pub max_tries: u32,
+    /// Seconds waited before a further try, at most, whatever `Retry-After` says.
+    pub max_retry_seconds: f64,
+    /// Bytes of a compressed segment after which the next one is begun.
+    pub segment_bytes: u64,
+    /// Whether robots.txt is obeyed. Only for sites of your own.
+    pub obey_robots: bool,
+    /// Whether addresses that are not public (loopback, private networks) and ports below 1024 other than 80 and 443 may be fetched.
+    pub allow_private: bool,
+    /// Date of every record (`2024-05-01T00:00:00Z`) instead of the time of fetching: the same site then gives the same bytes.
+    pub record_date: Option<String>,
+}
+
+impl Default for CrawlConfig {
+    fn default() -> Self {
+        Self {
+            seeds: Vec::new(),
+            output: PathBuf::from("raw"),
+            scope: Scope::Host,
+            hosts: Vec::new(),
+            max_pages: 10_000,
+            max_depth: 20,
+            per_host: 1,
+            concurrency: 64,
+            delay_seconds: 1.0,
+            max_crawl_delay_seconds: 30.0,
+            user_agent: concat!("gristmill/", env!("CARGO_PKG_VERSION")).to_owned(),
+            max_body_bytes: 4 << 20,
+            idle_timeout_seconds: 20.0,
+            total_timeout_seconds: 60.0,
+            max_redirects: 10,
+            max_tries: 5,
+            max_retry_seconds: 300.0,
+            segment_bytes: 1 << 30,
+            obey_robots: true,
+            allow_private: false,
+            record_date: None,
+        }
+    }
+}
+
+/// Which links a crawl follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Those to the host and port of a seed.
+    #[default]
+    Host,
+    /// Those that begin with the folder of a seed.
+    Prefix,
+    /// Those to a host of [`CrawlConfig::hosts`] or one below it.
+    Hosts,
+}
+
+/// Asks a crawl to stop; it finishes open requests, then its segment.
+#[derive(Clone, Debug, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    /// Returns a flag that is not set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether someone asked to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How far a crawl is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Answers with a page in them.
+    pub fetched: u64,
+    /// URLs that wait for their turn.
+    pub queued: u64,
+    /// Bytes of bodies received.
+    pub bytes: u64,
+    /// URLs that gave no page, by reason.
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// What a crawl left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CrawlSummary {
+    /// The counts at the end, those of earlier runs on the same journal included.
+    pub progress: Progress,
+    /// Finished segments of this and earlier runs, in order.
+    pub segments: Vec<PathBuf>,
+    /// Whether every URL in scope was dealt with; else the next run goes on.
+    pub is_complete: bool,
+}
+
+/// Crawls until nothing is left to fetch, a limit is reached or `stop` is set.
+///
+/// `progress` is called after every URL. Blocks; runs its own threads for waiting.
+///
+/// # Errors
+/// [`Error::Config`] for settings that cannot work, [`Error::Crawl`] and [`Error::Io`] when the journal or a segment cannot be
+/// written. A page that cannot be fetched is counted in [`Progress::errors`].
+pub fn run(
+    config: &CrawlConfig,
+    progress: impl FnMut(&Progress),
+    stop: CancelFlag,
+) -> Result<CrawlSummary> {
+    check(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Crawl { what: "anything".into(), why: error.to_string() })?;
+    runtime.block_on(worker::crawl(config, progress, &stop))
+}
+
+fn check(config: &CrawlConfig) -> Result<()> {
+    let refuse = |message: String| Err(Error::Config { name: "crawl".to_owned(), message });
+    if config.seeds.is_empty() {
+        return refuse("`seeds` is empty\nhint: name at least one URL to start from".to_owned());
+    }
+    let counts = [
+        ("max_pages", config.max_pages),
+        ("per_host", config.per_host as u64),
+        ("concurrency", config.concurrency as u64),
+        ("max_body_bytes", config.max_body_bytes),
+        ("max_tries", u64::from(config.max_tries)),
+        ("segment_bytes", config.segment_bytes),
+    ];
+    if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
+        return refuse(format!("`{name}` is 0, it must be at least 1"));
+    }
+    let seconds = [
+        ("delay_seconds", config.delay_seconds, 0.0),
+        ("max_crawl_delay_seconds", config.max_crawl_delay_seconds, 0.0),
+        ("idle_timeout_seconds", config.idle_timeout_seconds, 0.001),
+        ("total_timeout_seconds", config.total_timeout_seconds, 0.001),
+        ("max_retry_seconds", config.max_retry_seconds, 0.0),
+    ];
+    for (name, value, min) in seconds {
+        if !(min..=86_400.0).contains(&value) {
+            return refuse(format!("`{name}` is {value}, it must be between {min} and 86400"));
+        }
+    }
+    if config.scope == Scope::Hosts && config.hosts.is_empty() {
+        return refuse("`scope` is `hosts` and `hosts` is empty".to_owned());
+    }
+    if config.user_agent.is_empty() || config.user_agent.chars().any(char::is_control) {
+        return refuse(format!("`user_agent` is {:?}, a name is needed", config.user_agent));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! One form per URL, and which URLs a crawl is about.
+
+use url::Url;
+
+use super::{CrawlConfig, Scope, address};
+use crate::{Error, Result};
+
+/// Bytes of a URL, at most. Longer ones are made by loops.
+const URL_BYTES_MAX: usize = 2048;
+/// Folders of a path, at most. Heritrix: 20.
+const SEGMENTS_MAX: usize = 20;
+/// Times that one folder may stand in a path. Heritrix: 2 repetitions.
+const REPEATS_MAX: usize = 3;
+/// Parameters that tell visits apart, not pages.
+const VISIT_PARAMETERS: [&str; 8] = [
+    "jsessionid", "phpsessid", "sessionid", "utm_source", "utm_medium", "utm_campaign", "utm_term",
+    "utm_content",
+];
+
+/// Puts `url` into the form in which it is fetched and remembered; a fixed point of itself.
+pub(super) fn canonical(mut url: Url) -> Url {
+    url.set_fragment(None);
+    if let Some(start) = find_ignoring_case(url.path(), ";jsessionid=") {
+        let path = url.path()[..start].to_owned();
+        url.set_path(&path);
+    }
+    if let Some(query) = url.query() {
+        let is_kept = |part: &&str| {
+            let name = part.split('=').next().unwrap_or(part).to_ascii_lowercase();
+            !part.is_empty() && !VISIT_PARAMETERS.contains(&name.as_str())
+        };
+        let kept = query.split('&').filter(is_kept).collect::<Vec<_>>().join("&");
+        url.set_query(Some(kept.as_str()).filter(|kept| !kept.is_empty()));
+    }
+    url
+}
+
+fn find_ignoring_case(text: &str, lower: &str) -> Option<usize> {
+    text.to_ascii_lowercase().find(lower)
+}
+
+/// Which links are followed.
+#[derive(Debug)]
+pub(super) struct Boundary {
+    seeds: Vec<Url>,
+    scope: Scope,
+    hosts: Vec<String>,
+    allow_private: bool,
+}
+
+impl Boundary {
+    pub(super) fn new(config: &CrawlConfig) -> Result<Self> {
+        let refuse = |seed: &str, why: String| Error::Crawl { what: format!("`{seed}`"), why };
+        let mut seeds = Vec::new();
+        for seed in &config.seeds {
+            let url = Url::parse(seed).map_err(|error| refuse(seed, error.to_string()))?;
+            if let Some(why) = address::refuse(&url, config.allow_private) {
+                let why = format!(
+                    "its {why} is not allowed\nhint: `allow_private = true` opens addresses of your own network"
+                );
+                return Err(refuse(seed, why));
+            }
+            seeds.push(canonical(url));
+        }
+        let hosts = config.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        Ok(Self { seeds, scope: config.scope, hosts, allow_private: config.allow_private })
+    }
+
+    pub(super) fn seeds(&self) -> &[Url] {
+        &self.seeds
+    }
+
+    /// Whether a canonical `url` is part of the crawl.
+    pub(super) fn holds(&self, url: &Url) -> bool {
+        if address::refuse(url, self.allow_private).is_some() || is_trap(url) {
+            return false;
+        }
+        match self.scope {
+            Scope::Host => self.seeds.iter().any(|seed| {
+                seed.host() == url.host()
+                    && seed.port_or_known_default() == url.port_or_known_default()
+            }),
+            Scope::Prefix => self.seeds.iter().any(|seed| {
+                let folder = seed.path().rfind('/').map_or("/", |end| &seed.path()[..=end]);
+                seed.origin() == url.origin() && url.path().starts_with(folder)
+            }),
+            Scope::Hosts => url.host_str().is_some_and(|host| {
+                self.hosts.iter().any(|known| {
+                    host.strip_suffix(known.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                })
+            }),
+        }
+    }
+}
+
+/// Whether a URL looks made by a site that links ever deeper into itself.
+fn is_trap(url: &Url) -> bool {
+    let segments: Vec<&str> = url.path().split('/').filter(|s| !s.is_empty()).collect();
+    let repeats = |segment: &&&str| segments.iter().filter(|other| other == segment).count();
+    url.as_str().len() > URL_BYTES_MAX
+        || segments.len() > SEGMENTS_MAX
+        || segments.iter().any(|segment| repeats(&segment) > REPEATS_MAX)
+}
