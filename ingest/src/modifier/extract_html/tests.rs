@@ -226,3 +226,39 @@ fn finds_the_articles_of_the_scrapinghub_benchmark() {
     // Measured 0.960, less 0.01.
     assert!(f1 >= 0.95, "F1 {f1}");
 }
+
+#[test]
+fn survives_hostile_pages() {
+    let folders = [
+        "conformance/hostile/html",
+        "conformance/hostile/charset",
+        "conformance/html5/tree-construction",
+    ];
+    let mut n_pages = 0;
+    for folder in folders.map(|folder| data().join(folder)) {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            eprintln!("skipped: no {}", folder.display());
+            continue;
+        };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let html = String::from_utf8_lossy(&bytes);
+            // A file of test cases is also hundreds of small pages.
+            let cases = html
+                .split("#data\n")
+                .flat_map(|case| [case, case.split("\n#errors").next().unwrap_or(case)]);
+            for page in std::iter::once(&*html).chain(cases) {
+                for mode in [Mode::Main, Mode::Recall, Mode::All] {
+                    let start = Instant::now();
+                    let page = extract(page, mode);
+                    let seconds = start.elapsed().as_secs_f64();
+                    assert!(seconds < 1.0, "{}: {seconds} s", path.display());
+                    assert_eq!(page.text.is_empty(), page.reason.is_some(), "{}", path.display());
+                }
+                n_pages += 1;
+            }
+        }
+    }
+    eprintln!("{n_pages} hostile pages");
+}
