@@ -43,6 +43,7 @@ fn closes_what_is_left_open() {
     check("<b>a<p>b</b>c</p>d", "a\n\nbc\n\nd");
     check("<table><tr><td>a<table><tr><td>b</table>c</table>d", "a\n\nb\n\nc\n\nd");
     check("<select><option>a<option>b</select>c", "c");
+    check("<noscript><p>a<div>b</noscript>c<svg><p>d</svg>e", "ce");
 }
 
 #[test]
@@ -223,8 +224,8 @@ fn finds_the_articles_of_the_scrapinghub_benchmark() {
         pages.len(),
         pages.len() as f64 / seconds
     );
-    // Measured 0.960, less 0.01.
-    assert!(f1 >= 0.95, "F1 {f1}");
+    // Measured 0.967, less 0.01.
+    assert!(f1 >= 0.957, "F1 {f1}");
 }
 
 #[test]

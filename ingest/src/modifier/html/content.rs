@@ -52,6 +52,9 @@ pub(in crate::modifier) fn select(tree: &Tree, mode: Mode) -> Selection {
         remove_subtrees(tree, &mut removed, |index| is_invisible(tree, index));
         return Selection { roots: vec![0], removed };
     }
+    let mut invisible = vec![false; tree.nodes.len()];
+    remove_subtrees(tree, &mut invisible, |index| is_invisible(tree, index));
+    let visible = count(tree, &invisible);
     let clean = mode == Mode::Main;
     let attempts = [
         Rules { prune_unlikely: true, weigh_classes: true, clean },
@@ -62,7 +65,7 @@ pub(in crate::modifier) fn select(tree: &Tree, mode: Mode) -> Selection {
     // Short pages exist: only a text twice as long shows that a rule took the article for furniture.
     let mut longest: Option<(u32, Selection)> = None;
     for rules in attempts {
-        let (chars, selection) = attempt(tree, rules);
+        let (chars, selection) = attempt(tree, &visible, rules);
         if chars >= TEXT_CHARS_MIN {
             return selection;
         }
@@ -74,9 +77,9 @@ pub(in crate::modifier) fn select(tree: &Tree, mode: Mode) -> Selection {
 }
 
 /// Returns what `rules` keep and its characters.
-fn attempt(tree: &Tree, rules: Rules) -> (u32, Selection) {
+fn attempt(tree: &Tree, visible: &[Counts], rules: Rules) -> (u32, Selection) {
     let mut removed = vec![false; tree.nodes.len()];
-    remove_subtrees(tree, &mut removed, |index| is_furniture(tree, index, rules));
+    remove_subtrees(tree, &mut removed, |index| is_furniture(tree, visible, index, rules));
     let counts = count(tree, &removed);
     let roots = winner(tree, &removed, &counts, rules);
     if rules.clean {
@@ -129,7 +132,7 @@ fn is_invisible(tree: &Tree, index: usize) -> bool {
         )
 }
 
-fn is_furniture(tree: &Tree, index: usize, rules: Rules) -> bool {
+fn is_furniture(tree: &Tree, visible: &[Counts], index: usize, rules: Rules) -> bool {
     let node = &tree.nodes[index];
     if is_invisible(tree, index) {
         return true;
@@ -143,9 +146,12 @@ fn is_furniture(tree: &Tree, index: usize, rules: Rules) -> bool {
     if node.marks & mark::ROLE != 0 {
         return true;
     }
+    // A wrapper of the whole page may be called after an advert that it makes room for.
+    let holds_most = visible[index].chars > visible[0].chars / 2;
     if rules.weigh_classes
         && node.marks & (mark::NEVER | mark::COMMENTS) != 0
         && node.marks & mark::BODY == 0
+        && (node.marks & mark::COMMENTS != 0 || !holds_most)
     {
         return true;
     }

@@ -173,6 +173,22 @@ impl Tag {
         )
     }
 
+    /// Whether it holds something that is not the page's text: its end tag ends whatever was left open inside.
+    pub(super) fn is_embedded(self) -> bool {
+        matches!(
+            self,
+            Self::Audio
+                | Self::Canvas
+                | Self::Map
+                | Self::Math
+                | Self::Noscript
+                | Self::Picture
+                | Self::Select
+                | Self::Svg
+                | Self::Video
+        )
+    }
+
     /// Whether it only belongs to a table.
     pub(super) fn is_table_part(self) -> bool {
         matches!(

@@ -185,6 +185,8 @@ impl Builder {
                 return;
             }
             Tag::Meta => return self.note_meta(attributes),
+            // Elements without a rule here are see-through: their end tags could not be told apart.
+            Tag::Other => return,
             Tag::Link | Tag::Base | Tag::Col | Tag::Source | Tag::Track | Tag::Wbr => return,
             _ => {}
         }
@@ -244,7 +246,7 @@ impl Builder {
             _ if tag.is_table_part() => {
                 self.close(|open| open == tag, |open| open == Tag::Table || open == Tag::Template);
             }
-            _ if tag.is_block() || tag.is_scope() || tag == Tag::Select => {
+            _ if tag.is_block() || tag.is_scope() || tag.is_embedded() => {
                 self.close(|open| open == tag, Tag::is_scope)
             }
             // An inline end tag does not end the blocks that were opened inside.
