@@ -168,11 +168,7 @@ mod tests {
 
     #[test]
     fn counts_whole_words_in_any_case() {
-        check(
-            "max_share = 1.0",
-            "A Turnip, a TURNIP; no turnips or saturnip.",
-            (0.25, 2, None),
-        );
+        check("max_share = 1.0", "A Turnip, a TURNIP; no turnips or saturnip.", (0.25, 2, None));
         check("", "A quiet place.", (0.0, 0, None));
         check("", "", (0.0, 0, None));
     }
