@@ -10,12 +10,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shard::reader::ReaderState;
 
 use crate::error::{Error, Result};
 use crate::model::{self, Loaded};
 use crate::optimizer::Optimizer;
 use crate::recipe::Recipe;
-use crate::source::ReaderState;
 use crate::weights;
 
 /// The format that this build writes, and the only one that it reads.

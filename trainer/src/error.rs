@@ -63,6 +63,9 @@ pub enum Error {
         /// libtorch's reason.
         why: String,
     },
+    /// A recipe, a dataset or a tokenizer could not be read.
+    #[error(transparent)]
+    Shard(#[from] shard::Error),
 }
 
 impl Error {

@@ -1,10 +1,9 @@
 //! The recipe of a run: one TOML file. Every default stands here, once.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use shard::config;
 
 use crate::error::{Error, Result};
 use crate::schedule::Shape;
@@ -190,25 +189,22 @@ impl Recipe {
     /// relative to the working folder.
     ///
     /// # Errors
-    /// [`Error::Recipe`] with file, line and column for a mistake in the file, or with the flag for one in `overrides`.
+    /// [`Error::Shard`] with file, line and column for what cannot be read as a recipe, [`Error::Recipe`] for values that
+    /// do not fit each other.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
         let place = path.display().to_string();
-        let mut recipe = parse(&place, &text)?;
-        if !overrides.is_empty() {
-            let mut table: Table = toml::from_str(&text).expect("it was just parsed");
-            for flag in overrides {
-                set(&mut table, flag)?;
-                recipe = table.clone().try_into().map_err(|error: toml::de::Error| {
-                    mistake(&format!("--set {flag}"), error.message())
-                })?;
-            }
-        }
+        let mut recipe: Self = config::load(path, overrides)?.value;
         recipe.check(&place)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        recipe.data = folder.join(&recipe.data);
-        recipe.run = folder.join(&recipe.run);
-        recipe.model.from = recipe.model.from.map(|from| folder.join(from));
+        // What stands in the file is relative to the file, what is given beside it to the working folder.
+        let is_given = |key: &str| {
+            overrides.iter().any(|flag| flag.split('=').next().is_some_and(|k| k.trim() == key))
+        };
+        let resolve =
+            |key: &str, path: PathBuf| if is_given(key) { path } else { folder.join(path) };
+        recipe.data = resolve("data", recipe.data);
+        recipe.run = resolve("run", recipe.run);
+        recipe.model.from = recipe.model.from.map(|from| resolve("model.from", from));
         Ok(recipe)
     }
 
@@ -264,76 +260,14 @@ impl Recipe {
     }
 }
 
-fn parse(place: &str, text: &str) -> Result<Recipe> {
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        let before = &text[..start];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        mistake(&format!("{place}:{line}:{column}"), error.message())
-    })
-}
-
 fn mistake(place: &str, message: &str) -> Error {
-    Error::Recipe { place: place.to_owned(), message: message.to_owned(), hint: hint(message) }
-}
-
-/// Sets the value at a dotted path: as TOML where it parses as such, else as a string.
-fn set(table: &mut Table, flag: &str) -> Result<()> {
-    let place = format!("--set {flag}");
-    let Some((path, text)) = flag.split_once('=') else {
-        return Err(mistake(&place, "it needs the form `key=value`, such as `train.steps=10`"));
-    };
-    let value = toml::from_str::<Table>(&format!("value = {text}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| Value::String(text.to_owned()));
-    let mut keys: Vec<&str> = path.trim().split('.').collect();
-    let last = keys.pop().expect("a split has at least one part");
-    let mut inner = table;
-    for key in keys {
-        let entry = inner.entry(key).or_insert_with(|| Value::Table(Table::new()));
-        let Value::Table(next) = entry else {
-            return Err(mistake(&place, &format!("`{key}` is a value, not a table")));
-        };
-        inner = next;
-    }
-    inner.insert(last.to_owned(), value);
-    Ok(())
-}
-
-/// Names the key that was probably meant, from the list in serde's message.
-fn hint(message: &str) -> Option<String> {
-    let (is_unknown, rest) = (message.starts_with("unknown "), message.split_once('`')?.1);
-    let (wrong, rest) = rest.split_once('`')?;
-    if !is_unknown {
-        return None;
-    }
-    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-    let nearest = known.iter().min_by_key(|name| distance(wrong, name))?;
-    (distance(wrong, nearest) <= wrong.len().div_ceil(2))
-        .then(|| format!("did you mean `{nearest}`?"))
-}
-
-/// The least number of insertions, deletions and replacements between two words.
-///
-/// Source: Wagner and Fischer 1974.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    Error::Recipe { place: place.to_owned(), message: message.to_owned(), hint: None }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn check(text: &str, overrides: &[&str], expected: &str) {
@@ -388,13 +322,5 @@ mod tests {
             &[],
             "r.toml: `model` needs one of `kind` (a fresh model) and `from` (a folder)",
         );
-    }
-
-    #[test]
-    fn counts_edits_between_words() {
-        // Examples of the literature on the distance.
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("saturday", "sunday"), 3);
-        assert_eq!(distance("", "abc"), 3);
     }
 }

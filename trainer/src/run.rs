@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
+use shard::reader::ReaderState;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::checkpoint::{self, State};
@@ -20,7 +21,7 @@ use crate::objective::causal_lm;
 use crate::optimizer::{self, Optimizer};
 use crate::recipe::{Precision, Recipe};
 use crate::schedule::Schedule;
-use crate::source::{self, Batches, MicroBatch, Plan, Rank, ReaderState};
+use crate::source::{self, Batches, MicroBatch, Plan};
 use crate::torch;
 
 /// Watches a run, and may ask it to stop.
@@ -227,7 +228,8 @@ impl<'a> Run<'a> {
             batch_sequences: recipe.train.batch_sequences,
             micro_batch_sequences: recipe.train.micro_batch(),
             vocab_size: loaded.model.shape().vocab_size,
-            rank: Rank::ALONE,
+            rank: 0,
+            world: 1,
         };
         let held_out = held_out(recipe, data.validation, plan)?;
         let token_bytes = data.token_bytes.map(|bytes| {
@@ -541,7 +543,7 @@ fn held_out(
     if n == 0 {
         return Ok(Vec::new());
     }
-    let plan = Plan { batch_sequences: n, rank: Rank::ALONE, ..plan };
+    let plan = Plan { batch_sequences: n, rank: 0, world: 1, ..plan };
     source::read_batch(source.as_mut(), plan, 0)
 }
 

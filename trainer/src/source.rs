@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use serde::{Deserialize, Serialize};
+use shard::reader::{SequenceReader, rank_samples};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
@@ -23,13 +23,14 @@ pub trait SequenceSource: Send {
     fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()>;
 }
 
-/// Where the reader stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReaderState {
-    /// BLAKE3 of the manifest.
-    pub manifest_hash: String,
-    /// The first sample that no step has seen.
-    pub next_sample: u64,
+impl SequenceSource for SequenceReader {
+    fn n_sequences(&self) -> u64 {
+        self.n_sequences()
+    }
+
+    fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()> {
+        Ok(self.read(sample, out)?)
+    }
 }
 
 /// Samples in memory, in their own order in each epoch.
@@ -60,26 +61,6 @@ impl SequenceSource for Memory {
     }
 }
 
-/// Which part of each global batch belongs to this process.
-#[derive(Clone, Copy, Debug)]
-pub struct Rank {
-    /// This process, from 0.
-    pub rank: u64,
-    /// Processes.
-    pub world_size: u64,
-}
-
-impl Rank {
-    /// The only process.
-    pub const ALONE: Self = Self { rank: 0, world_size: 1 };
-
-    /// The global index of this process's `k`th sample after `next_sample`.
-    #[must_use]
-    pub fn sample(self, next_sample: u64, k: u64) -> u64 {
-        next_sample + self.rank + k * self.world_size
-    }
-}
-
 /// Sizes of the batches that are read ahead.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -91,8 +72,10 @@ pub struct Plan {
     pub micro_batch_sequences: u64,
     /// Ids must be below this.
     pub vocab_size: u64,
-    /// This process.
-    pub rank: Rank,
+    /// This process, from 0.
+    pub rank: u64,
+    /// Processes that share each batch.
+    pub world: u64,
 }
 
 /// One pass: what the model sees and what it should say, `[B, T]` int64 each.
@@ -175,19 +158,17 @@ pub fn read_batch(
     plan: Plan,
     next_sample: u64,
 ) -> Result<Vec<MicroBatch>> {
-    let own = plan.batch_sequences / plan.rank.world_size;
+    let samples = rank_samples(next_sample, plan.batch_sequences, plan.rank, plan.world);
+    let samples: Vec<u64> = samples.collect();
+    let per_pass = usize::try_from(plan.micro_batch_sequences).unwrap_or(usize::MAX);
     let mut row = vec![0u32; plan.seq_len + 1];
     let mut batch = Vec::new();
-    let mut k = 0;
-    while k < own {
-        let n = plan.micro_batch_sequences.min(own - k);
-        let mut ids: Vec<i64> = Vec::new();
-        for _ in 0..n {
-            let sample = plan.rank.sample(next_sample, k);
+    for part in samples.chunks(per_pass) {
+        let mut ids: Vec<i64> = Vec::with_capacity(part.len() * row.len());
+        for &sample in part {
             source.read(sample, &mut row)?;
             check_ids(&row, sample, plan.vocab_size)?;
             ids.extend(row.iter().map(|&id| i64::from(id)));
-            k += 1;
         }
         batch.push(micro_batch(&ids, plan.seq_len));
     }
@@ -218,19 +199,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_together_see_every_sample_of_a_batch_once() {
-        for world_size in [1, 2, 4] {
-            let mut seen: Vec<u64> = (0..world_size)
-                .flat_map(|rank| {
-                    (0..8 / world_size).map(move |k| Rank { rank, world_size }.sample(16, k))
-                })
-                .collect();
-            seen.sort_unstable();
-            assert_eq!(seen, (16..24).collect::<Vec<_>>(), "{world_size} ranks");
-        }
-    }
-
-    #[test]
     fn a_target_is_the_token_that_follows() {
         let mut source = Memory::new((0..17).collect(), 4);
         let plan = Plan {
@@ -238,7 +206,8 @@ mod tests {
             batch_sequences: 4,
             micro_batch_sequences: 2,
             vocab_size: 17,
-            rank: Rank::ALONE,
+            rank: 0,
+            world: 1,
         };
         let batch = read_batch(&mut source, plan, 0).unwrap();
         assert_eq!(batch.len(), 2);

@@ -123,6 +123,25 @@ pub fn fresh(recipe: &recipe::Model, vocab_size: u64, seed: u64, device: Device)
     Ok(Loaded { model, config })
 }
 
+/// Makes the model that a recipe describes without room for its weights: to count, not to run.
+///
+/// # Errors
+/// As [`fresh`]; for a folder as far as its `config.json` goes.
+pub fn outline(recipe: &recipe::Model, vocab_size: u64) -> Result<Loaded> {
+    let (kind, config) = match &recipe.from {
+        Some(folder) => read_config(folder)?,
+        None => {
+            let name = recipe.kind.as_deref().unwrap_or_default();
+            let kind = find(name).ok_or_else(|| unknown_kind("recipe", name))?;
+            (kind, (kind.configure)(recipe, vocab_size))
+        }
+    };
+    let device = Device::Cpu;
+    let mut builder = Builder { origin: Origin::Nothing, device, parameters: Vec::new() };
+    let model = (kind.build)(&config, &mut builder)?;
+    Ok(Loaded { model, config })
+}
+
 /// Loads a Hugging Face folder: `config.json` beside `model.safetensors`, or several files with an index.
 ///
 /// Weights of any float kind become float32.
@@ -130,6 +149,15 @@ pub fn fresh(recipe: &recipe::Model, vocab_size: u64, seed: u64, device: Device)
 /// # Errors
 /// [`Error::Unusable`] naming the parameter when one is absent, has another shape, or is not used by the architecture.
 pub fn load(folder: &Path, device: Device) -> Result<Loaded> {
+    let (kind, config) = read_config(folder)?;
+    let files = WeightFiles::open_folder(folder)?;
+    let mut builder = Builder { origin: Origin::Files(&files), device, parameters: Vec::new() };
+    let model = (kind.build)(&config, &mut builder)?;
+    refuse_unused(&files, model.parameters())?;
+    Ok(Loaded { model, config })
+}
+
+fn read_config(folder: &Path) -> Result<(ModelKind, Value)> {
     let path = folder.join("config.json");
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let config: Value = serde_json::from_str(&text).map_err(|error| Error::Unusable {
@@ -140,11 +168,7 @@ pub fn load(folder: &Path, device: Device) -> Result<Loaded> {
     })?;
     let name = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let kind = find(name).ok_or_else(|| unknown_kind(&path.display().to_string(), name))?;
-    let files = WeightFiles::open_folder(folder)?;
-    let mut builder = Builder { origin: Origin::Files(&files), device, parameters: Vec::new() };
-    let model = (kind.build)(&config, &mut builder)?;
-    refuse_unused(&files, model.parameters())?;
-    Ok(Loaded { model, config })
+    Ok((kind, config))
 }
 
 /// Writes `config.json` and `model.safetensors` into an existing folder, and syncs both.
@@ -210,6 +234,8 @@ struct Builder<'a> {
 enum Origin<'a> {
     Seed(u64),
     Files(&'a WeightFiles),
+    /// One zero that looks like all of them.
+    Nothing,
 }
 
 /// How a fresh parameter begins.
@@ -225,6 +251,7 @@ impl Builder<'_> {
     fn parameter(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         let tensor = match self.origin {
             Origin::Seed(seed) => draw(seed, name, shape, init)?,
+            Origin::Nothing => Tensor::zeros([1], (Kind::Float, self.device)).expand(shape, false),
             Origin::Files(files) => {
                 let stored = if files.has(name) { name } else { without_prefix(name) };
                 if files.shape(stored).is_some_and(|found| found != shape) {

@@ -2,6 +2,7 @@
 
 mod generation;
 mod parity;
+mod process;
 mod resume;
 
 use std::path::PathBuf;
