@@ -81,7 +81,8 @@ fn synthetic() -> Result<std::path::PathBuf> {
             }
             body.push_str("</p>\n");
         }
-        let http = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{body}");
+        let http =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{body}");
         let record = format!(
             "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://x/{state}\r\nWARC-Date: 2024-05-01T00:00:00Z\r\n\
              Content-Type: application/http\r\nContent-Length: {}\r\n\r\n{http}\r\n\r\n",

@@ -77,7 +77,8 @@ impl Archive {
             extra.push_str(&format!("WARC-Truncated: {why}\r\n"));
         }
         head.extend_from_slice(&answer.body);
-        let id = self.record("response", url, "application/http; msgtype=response", &extra, &head)?;
+        let id =
+            self.record("response", url, "application/http; msgtype=response", &extra, &head)?;
         let extra = format!("WARC-Concurrent-To: {id}\r\n");
         let request = answer.request.as_bytes();
         self.record("request", url, "application/http; msgtype=request", &extra, request)?;
@@ -109,7 +110,8 @@ impl Archive {
         let date = self.date.clone().unwrap_or_else(now);
         let name = format!("{kind} {url} {date} {} {}", self.segment, self.bytes);
         let id = urn(xxh3_128(name.as_bytes()));
-        let uri = if url.is_empty() { String::new() } else { format!("WARC-Target-URI: {url}\r\n") };
+        let uri =
+            if url.is_empty() { String::new() } else { format!("WARC-Target-URI: {url}\r\n") };
         let digest = base32(&Sha1::digest(block));
         let header = format!(
             "WARC/1.1\r\nWARC-Type: {kind}\r\n{uri}WARC-Date: {date}\r\nWARC-Record-ID: {id}\r\n{extra}\

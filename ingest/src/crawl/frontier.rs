@@ -66,7 +66,8 @@ impl Frontier {
         let path = self.path.clone();
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let mut reader = BufReader::new(file);
-        let (mut done, mut items, mut line, mut whole) = (HashSet::new(), Vec::new(), Vec::new(), 0);
+        let (mut done, mut items, mut line, mut whole) =
+            (HashSet::new(), Vec::new(), Vec::new(), 0);
         loop {
             line.clear();
             let n = reader.read_until(b'\n', &mut line).map_err(Error::io("read", &path))?;
@@ -90,7 +91,9 @@ impl Frontier {
             }
             self.archived = end.or(self.archived);
             whole += n as u64;
-            let Some(url) = entry[1].as_str().and_then(|url| Url::parse(url).ok()) else { continue };
+            let Some(url) = entry[1].as_str().and_then(|url| Url::parse(url).ok()) else {
+                continue;
+            };
             match entry[0].as_str() {
                 Some("+") => {
                     self.seen.insert(hash(&url));
@@ -143,7 +146,10 @@ impl Frontier {
 
     /// The hosts, by number: scheme, name and port.
     pub(super) fn hosts(&self) -> impl Iterator<Item = (usize, &str, usize)> {
-        self.hosts.iter().enumerate().map(|(index, (host, queue))| (index, host.as_str(), queue.len()))
+        self.hosts
+            .iter()
+            .enumerate()
+            .map(|(index, (host, queue))| (index, host.as_str(), queue.len()))
     }
 
     pub(super) fn take(&mut self, host: usize) -> Option<Item> {

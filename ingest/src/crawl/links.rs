@@ -129,11 +129,17 @@ mod tests {
     #[test]
     fn finds_links_and_nothing_else() {
         check("<a href=c>c</a><A HREF='/d?x=1&amp;y=2' >", &["http://x/a/c", "http://x/d?x=1&y=2"]);
-        check("<!-- <a href=no> --><script>\"<a href=no>\"</script><a href=\"y\">", &["http://x/a/y"]);
+        check(
+            "<!-- <a href=no> --><script>\"<a href=no>\"</script><a href=\"y\">",
+            &["http://x/a/y"],
+        );
         check("<base href='http://z/'><area href=q><frame src=f>", &["http://z/q", "http://z/f"]);
         check("<link rel=stylesheet href=s><link rel='next' href=n>", &["http://x/a/n"]);
         check("<a rel=nofollow href=no><a href='mailto:a@b'><a>", &[]);
         check("<meta name=robots content='noindex, nofollow'><a href=no>", &[]);
-        check("<a title='>' href=\"é\"><a href='unclosed", &["http://x/a/%C3%A9", "http://x/a/unclosed"]);
+        check(
+            "<a title='>' href=\"é\"><a href='unclosed",
+            &["http://x/a/%C3%A9", "http://x/a/unclosed"],
+        );
     }
 }

@@ -51,8 +51,7 @@ impl Robots {
                         continue;
                     }
                     has_rules = true;
-                    let rule =
-                        Rule { is_allow: matches!(key, Key::Allow), pattern: escape(value) };
+                    let rule = Rule { is_allow: matches!(key, Key::Allow), pattern: escape(value) };
                     if names_us {
                         robots.specific.push(rule);
                     } else {
@@ -65,7 +64,8 @@ impl Robots {
                     if names_us {
                         robots.crawl_delay = seconds.or(robots.crawl_delay);
                     } else if names_all {
-                        general_delay = seconds.or(general_delay);
+                        // Groups that only set a delay run together: the slowest is the safe one.
+                        general_delay = seconds.into_iter().chain(general_delay).reduce(f64::max);
                     }
                 }
                 Key::Other => {}

@@ -13,7 +13,13 @@ const SEGMENTS_MAX: usize = 20;
 const REPEATS_MAX: usize = 3;
 /// Parameters that tell visits apart, not pages.
 const VISIT_PARAMETERS: [&str; 8] = [
-    "jsessionid", "phpsessid", "sessionid", "utm_source", "utm_medium", "utm_campaign", "utm_term",
+    "jsessionid",
+    "phpsessid",
+    "sessionid",
+    "utm_source",
+    "utm_medium",
+    "utm_campaign",
+    "utm_term",
     "utm_content",
 ];
 

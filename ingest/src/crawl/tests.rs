@@ -56,7 +56,9 @@ fn empty(status: &str, header: &str) -> String {
 fn site(n: usize) -> impl Fn(&str) -> String + Send + Sync {
     move |path| match path {
         "/robots.txt" => page("User-agent: *\nDisallow: /private\n"),
-        "/" => page("<a href=/0>0</a><a href=/private/x>no</a><a href=/moved>m</a><a href='http://other.example/'>o</a>"),
+        "/" => page(
+            "<a href=/0>0</a><a href=/private/x>no</a><a href=/moved>m</a><a href='http://other.example/'>o</a>",
+        ),
         "/moved" => empty("301 Moved", "Location: /1\r\n"),
         _ => match path[1..].parse::<usize>() {
             Ok(i) if i < n => page(&format!(

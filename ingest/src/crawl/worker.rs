@@ -147,8 +147,7 @@ impl Crawl<'_> {
             self.open.push(Box::pin(async move { Event::Robots(host, robots.await) }));
             return Ok(true);
         };
-        let is_slow =
-            robots.crawl_delay().is_some_and(|s| s > self.config.max_crawl_delay_seconds);
+        let is_slow = robots.crawl_delay().is_some_and(|s| s > self.config.max_crawl_delay_seconds);
         let Some(item) = self.frontier.take(host) else { return Ok(false) };
         if is_slow {
             self.frontier.failed(&item.url, "crawl_delay", None)?;
@@ -207,7 +206,12 @@ impl Crawl<'_> {
             for url in links(&String::from_utf8_lossy(&answer.body), &answer.url) {
                 let url = canonical(url);
                 if self.boundary.holds(&url) {
-                    self.frontier.add(Item { url, depth: item.depth + 1, redirects: 0, tries: 0 })?;
+                    self.frontier.add(Item {
+                        url,
+                        depth: item.depth + 1,
+                        redirects: 0,
+                        tries: 0,
+                    })?;
                 }
             }
         }

@@ -37,7 +37,9 @@ pub(super) fn decode<'a>(bytes: &'a [u8], label: Option<&[u8]>) -> (Cow<'a, str>
             if is_mostly_utf8(bytes) {
                 return lossy(UTF_8, bytes);
             }
-        } else if is_legacy(encoding) && let Some(text) = strict(encoding, bytes) {
+        } else if is_legacy(encoding)
+            && let Some(text) = strict(encoding, bytes)
+        {
             return (text, encoding.name());
         }
     }
@@ -165,8 +167,7 @@ mod tests {
 
     #[test]
     fn reads_utf16_without_a_mark() {
-        let bytes: Vec<u8> =
-            "plain words".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let bytes: Vec<u8> = "plain words".encode_utf16().flat_map(u16::to_be_bytes).collect();
         assert_eq!(decode(&bytes, None).0, "plain words");
     }
 }

@@ -136,9 +136,10 @@ fn is_visible(entry: &DirEntry, is_code: bool) -> bool {
 
 /// Names `path` without the part that differs between machines.
 fn name(path: &Path, root: &Path, base: &Path) -> String {
-    let relative = path.strip_prefix(base).ok().filter(|relative| {
-        relative.components().all(|part| !matches!(part, Component::ParentDir))
-    });
+    let relative = path
+        .strip_prefix(base)
+        .ok()
+        .filter(|relative| relative.components().all(|part| !matches!(part, Component::ParentDir)));
     let relative = relative.or_else(|| {
         let folder = if path == root { root.parent()? } else { root };
         path.strip_prefix(folder.parent()?).ok()
@@ -155,7 +156,10 @@ fn nothing(kind: &SourceKind, pattern: &str, root: &Path) -> Error {
     let place = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let mut names: Vec<String> = fs::read_dir(place)
         .map(|entries| {
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+            entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect()
         })
         .unwrap_or_default();
     names.sort();

@@ -24,8 +24,14 @@ pub(super) const KIND: SourceKind = SourceKind {
     source: "RFC 8259; jsonlines.org",
     document_kind: "web",
     patterns: &[
-        "*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.ndjson", "*.ndjson.gz", "*.ndjson.zst",
-        "*.json.gz", "*.json.zst",
+        "*.jsonl",
+        "*.jsonl.gz",
+        "*.jsonl.zst",
+        "*.ndjson",
+        "*.ndjson.gz",
+        "*.ndjson.zst",
+        "*.json.gz",
+        "*.json.zst",
     ],
     default_config: config::defaults::<Config>,
     build: |name, kind, table| {
@@ -148,7 +154,13 @@ impl Lines {
         let offset = range.start.saturating_sub(1);
         file.seek(SeekFrom::Start(offset))?;
         let input = Box::new(BufReader::with_capacity(READ_BYTES, file));
-        let mut lines = Self { input, offset, end: range.end, damage: "", is_plain: true };
+        let mut lines = Self {
+            input,
+            offset,
+            end: if range.is_empty() { 0 } else { range.end },
+            damage: "",
+            is_plain: true,
+        };
         if range.start > 0 && range.start < range.end {
             lines.skip_line()?;
         }
@@ -258,11 +270,8 @@ impl Reader {
             Ok(document) => document,
             Err(_) => return rows.reject(record, "bad_json"),
         };
-        let metadata: Vec<(&str, &str)> = document
-            .metadata
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect();
+        let metadata: Vec<(&str, &str)> =
+            document.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let record = Record {
             url: document.url.as_deref(),
             date: document.date.as_deref().and_then(date::parse),
@@ -466,8 +475,7 @@ mod tests {
         let row = &rows[0];
         assert_eq!((row.text.as_str(), row.url.as_deref()), ("a\nb", Some("http://x/")));
         assert_eq!((row.date, row.locator.as_str()), (Some(1_714_521_600), "a.jsonl#1"));
-        let metadata: Vec<_> =
-            row.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let metadata: Vec<_> = row.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(metadata, [("id", "7"), ("tags", "[\"a\"]"), ("k", "v")]);
     }
 

@@ -114,8 +114,7 @@ struct Table {
 impl Parquet {
     fn read(&self, file: &File, range: &Range<u64>) -> Result<Table, Damage> {
         let file = file.try_clone().map_err(|_| Damage::File)?;
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(file).map_err(|_| Damage::File)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|_| Damage::File)?;
         let wanted = &self.config.columns;
         let schema = std::sync::Arc::clone(builder.schema());
         if schema.column_with_name(&wanted.text).is_none() {
@@ -155,9 +154,10 @@ impl Parquet {
 
 /// Where a row group lies: the byte in its middle decides which range it belongs to.
 fn middle(group: &RowGroupMetaData) -> u64 {
-    let start = group.columns().first().map_or(0, |column| {
-        column.dictionary_page_offset().unwrap_or(column.data_page_offset())
-    });
+    let start = group
+        .columns()
+        .first()
+        .map_or(0, |column| column.dictionary_page_offset().unwrap_or(column.data_page_offset()));
     let bytes: i64 = group.columns().iter().map(|column| column.compressed_size().max(0)).sum();
     u64::try_from(start.saturating_add(bytes / 2)).unwrap_or(0)
 }
@@ -304,7 +304,8 @@ mod tests {
     use super::KIND;
 
     fn write(path: &std::path::Path, n_rows: usize, group_rows: usize) {
-        let texts: StringArray = (0..n_rows).map(|i| (i % 7 != 3).then(|| format!("text {i}"))).collect();
+        let texts: StringArray =
+            (0..n_rows).map(|i| (i % 7 != 3).then(|| format!("text {i}"))).collect();
         let stars: Int64Array = (0..n_rows).map(|i| i64::try_from(i).ok()).collect();
         let dates = StringArray::from(vec!["2024-05-01"; n_rows]);
         let columns: Vec<(&str, ArrayRef)> = vec![

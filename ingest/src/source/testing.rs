@@ -128,11 +128,7 @@ pub(crate) fn rows(batch: &RecordBatch) -> Vec<Row> {
 }
 
 /// Reads a range of `file` and checks what every kind of source promises of its batches.
-pub(crate) fn read(
-    source: &dyn Source,
-    file: &SourceFile,
-    range: Option<Range<u64>>,
-) -> Vec<Row> {
+pub(crate) fn read(source: &dyn Source, file: &SourceFile, range: Option<Range<u64>>) -> Vec<Row> {
     let mut all = Vec::new();
     for batch in source.open(file, range).unwrap() {
         let batch = batch.unwrap();
@@ -162,10 +158,8 @@ pub(crate) fn conforms(source: &dyn Source, file: &SourceFile, cuts: &[u16]) -> 
     let mut ends: Vec<u64> = cuts.iter().map(|&cut| file.bytes * u64::from(cut) / 65536).collect();
     ends.extend([0, file.bytes]);
     ends.sort_unstable();
-    let tiles: Vec<Row> = ends
-        .windows(2)
-        .flat_map(|pair| read(source, file, Some(pair[0]..pair[1])))
-        .collect();
+    let tiles: Vec<Row> =
+        ends.windows(2).flat_map(|pair| read(source, file, Some(pair[0]..pair[1]))).collect();
     let locators = |rows: &[Row]| rows.iter().map(|row| row.locator.clone()).collect::<Vec<_>>();
     assert_eq!(locators(&tiles), locators(&whole), "{}: ranges {ends:?}", file.name);
     assert_eq!(tiles, whole, "{}", file.name);

@@ -215,12 +215,19 @@ mod tests {
         let Some(folder) = testing::data("books") else { return };
         let source = testing::build(&KIND, "");
         for (name, phrase) in [
-            ("die-verwandlung-de-latin1", "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte"),
+            (
+                "die-verwandlung-de-latin1",
+                "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte",
+            ),
             ("don-quijote-es-latin1", "En un lugar de la Mancha"),
         ] {
             let path = folder.join(name);
             let path = if path.is_dir() {
-                fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()).find(|p| p.is_file()).unwrap()
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|e| e.unwrap().path())
+                    .find(|p| p.is_file())
+                    .unwrap()
             } else {
                 path
             };

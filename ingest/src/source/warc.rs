@@ -133,7 +133,12 @@ impl Reader {
         if self.window.data().is_empty() {
             return self.next_segment(rows);
         }
-        if self.window.is_plain() && self.window.offset() >= self.range.end {
+        // Bytes between records are told by whoever has the record before them.
+        let is_gap = self.is_owner && !self.window.is_arc() && {
+            let data = self.window.have(16)?;
+            !is_record_start(data)
+        };
+        if self.window.is_plain() && self.window.offset() >= self.range.end && !is_gap {
             return Ok(false);
         }
         let header_bytes = match self.read_header()? {
@@ -318,7 +323,7 @@ fn locate(locator: &mut String, name: &str, segment: u64, offset: u64) {
 
 /// Whether a record's version line starts `data`.
 fn is_record_start(data: &[u8]) -> bool {
-    data.strip_prefix(b"WARC/").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+    data.len() > 5 && data[..5].eq_ignore_ascii_case(b"WARC/") && data[5].is_ascii_digit()
 }
 
 /// Returns where the first line of `data` ends, its line feed included.
@@ -362,7 +367,8 @@ const RECORD_ID: usize = 5;
 const TRUNCATED: usize = 6;
 
 /// Fields of an HTTP answer, at the indices of [`FIELDS`] where they have one.
-const HTTP_FIELDS: [&str; 7] = ["Content-Encoding", "Transfer-Encoding", "Content-Type", "", "", "", ""];
+const HTTP_FIELDS: [&str; 7] =
+    ["Content-Encoding", "Transfer-Encoding", "Content-Type", "", "", "", ""];
 const ENCODING: usize = 0;
 const TRANSFER: usize = 1;
 
@@ -650,7 +656,8 @@ fn media_type(value: &[u8]) -> String {
 
 /// Whether `bytes` are a page of HTML without a label. Source: WHATWG MIME Sniffing, section 7.1, the tags that pages begin with.
 fn is_html(bytes: &[u8]) -> bool {
-    const STARTS: [&[u8]; 6] = [b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<meta"];
+    const STARTS: [&[u8]; 6] =
+        [b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<meta"];
     let head = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let head = head[..head.len().min(1024)].trim_ascii_start();
     let begins = |start: &&[u8]| {

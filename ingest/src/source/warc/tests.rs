@@ -53,7 +53,8 @@ fn reads_every_archive_that_others_wrote() {
         for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
             let entry = entry.unwrap();
             let name = entry.file_name().to_string_lossy().into_owned();
-            let is_archive = name.contains(".warc") || name.contains(".arc") || name.ends_with(".gz");
+            let is_archive =
+                name.contains(".warc") || name.contains(".arc") || name.ends_with(".gz");
             if !entry.file_type().is_file() || !is_archive || name.contains("lz4") {
                 continue;
             }
@@ -77,7 +78,8 @@ fn check(path: &str, expected: &[(&str, usize)]) {
     let Some(path) = testing::data(path) else { return };
     let rows = read(&path);
     for (reason, n) in expected {
-        let found = rows.iter().filter(|r| r.reject.as_deref().unwrap_or("good") == *reason).count();
+        let found =
+            rows.iter().filter(|r| r.reject.as_deref().unwrap_or("good") == *reason).count();
         assert_eq!(found, *n, "{}: {reason}", path.display());
     }
 }
