@@ -4,9 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arrow::array::{ArrayRef, Float64Array, StringViewArray, UInt64Array};
+use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shard::Dataset;
+use shard::manifest::{Counts, Manifest, hash};
+use shard::schema::DatasetKind;
+use shard::writer::ShardWriter;
 
 use crate::checkpoint;
 use crate::error::{Error, Result};
@@ -94,6 +102,39 @@ impl Metrics {
         let series = [series("train/loss", "#4878a8"), series("validation/loss", "#c85030")];
         let picture = plot::svg(title, &series);
         checkpoint::replace(&self.folder.join("loss.svg"), picture.as_bytes())
+    }
+
+    /// Commits everything measured so far as a version of the dataset `metrics/`; `config` is the recipe.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] when it cannot be written.
+    pub fn commit(&self, run: &str, config: Value) -> Result<()> {
+        let dataset = Dataset::at(self.folder.join("metrics"));
+        let kind = DatasetKind::Metrics;
+        let batch = self.batch(run);
+        let n_rows = batch.num_rows() as u64;
+        let mut writer = ShardWriter::create(&dataset, "metrics", "train", &kind.schema())?;
+        writer.write(&batch)?;
+        let fingerprint = hash(config.to_string().as_bytes());
+        let mut manifest = Manifest::new(kind, &kind.schema(), fingerprint, config);
+        manifest.shards.push(writer.finish()?);
+        manifest.counts.add(&Counts { n_in: n_rows, n_kept: n_rows, ..Counts::default() });
+        let base = dataset.newest()?.map_or(0, |newest| newest.version);
+        dataset.commit(base, manifest)?;
+        Ok(())
+    }
+
+    fn batch(&self, run: &str) -> RecordBatch {
+        let cells =
+            || self.rows.iter().flat_map(|row| row.values.iter().map(move |v| (row.step, v)));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringViewArray::from_iter_values(cells().map(|_| run))),
+            Arc::new(UInt64Array::from_iter_values(cells().map(|(step, _)| step))),
+            Arc::new(StringViewArray::from_iter_values(cells().map(|(_, (name, _))| name))),
+            Arc::new(Float64Array::from_iter_values(cells().map(|(_, (_, value))| *value))),
+        ];
+        RecordBatch::try_new(DatasetKind::Metrics.schema(), columns)
+            .expect("the columns are those of the schema")
     }
 }
 

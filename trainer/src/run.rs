@@ -453,6 +453,8 @@ impl<'a> Run<'a> {
         self.metrics.flush(&self.name())?;
         let kept = self.recipe.train.checkpoints_kept;
         checkpoint::save(&self.recipe.run, state, &self.loaded, &self.optimizer, kept)?;
+        let config = serde_json::to_value(self.recipe).expect("text and numbers");
+        self.metrics.commit(&self.name(), config)?;
         self.write_story()
     }
 
