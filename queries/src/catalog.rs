@@ -1,0 +1,232 @@
+//! The tables of a corpus: every dataset by name and version, the list of them, and files of any source.
+//!
+//! | table | rows |
+//! |---|---|
+//! | `documents`, `dropped`, `edits`, `signatures`, `duplicates`, `tokens` | the newest version; none before there is one |
+//! | `documents@3` | version 3 |
+//! | `metrics` | all training runs together |
+//! | `manifests` | every version of every dataset |
+//! | `warc('raw/*.warc.gz')`, … | the records of files, as `documents` with the column `reject` |
+//! | [`trained_on`](crate::lineage) | the documents behind training steps |
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::{MemTable, TableFunctionArgs, TableFunctionImpl, TableProvider};
+use datafusion::common::{Result as EngineResult, ScalarValue, TableReference, plan_err};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{
+    ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
+};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::Expr;
+use datafusion::prelude::SessionContext;
+use ingest::source::SourceKind;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use shard::Dataset;
+use shard::dataset::Snapshot;
+use shard::schema::DatasetKind;
+
+use crate::exec::source_scan::SourceTable;
+use crate::function::parse_settings;
+use crate::{Result, lineage};
+
+/// The folder of a corpus, or beside it, that holds training runs.
+const RUNS: &str = "runs";
+
+/// Makes every dataset of `corpus` a table of `ctx`, see the module's table.
+///
+/// What is registered is what is committed now: a later version is seen by registering again.
+///
+/// # Errors
+/// When a manifest or the first shard of a version cannot be read.
+pub async fn register(ctx: &SessionContext, corpus: &Path) -> Result<()> {
+    let corpus = std::path::absolute(corpus).map_err(shard::Error::io("find", corpus))?;
+    let mut listed = Vec::new();
+    let replace = |name: String, table: Arc<dyn TableProvider>| -> Result<()> {
+        let name = TableReference::bare(name);
+        ctx.deregister_table(name.clone())?;
+        ctx.register_table(name, table)?;
+        Ok(())
+    };
+    for kind in DatasetKind::ALL.into_iter().filter(|&kind| kind != DatasetKind::Metrics) {
+        let dataset = Dataset::at(corpus.join(kind.name()));
+        let mut newest: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(kind.schema()));
+        for version in dataset.versions()? {
+            let snapshot = dataset.open(Some(version))?;
+            newest = table(&ctx.runtime_env(), kind, std::slice::from_ref(&snapshot))?;
+            replace(format!("{kind}@{version}"), Arc::clone(&newest))?;
+            listed.push((kind.name().to_owned(), snapshot));
+        }
+        replace(kind.name().to_owned(), newest)?;
+    }
+    let metrics = metrics(&corpus)?;
+    let newest: Vec<Snapshot> = metrics.iter().map(|(_, snapshot)| snapshot.clone()).collect();
+    replace(
+        DatasetKind::Metrics.name().to_owned(),
+        table(&ctx.runtime_env(), DatasetKind::Metrics, &newest)?,
+    )?;
+    listed.extend(metrics);
+    replace("manifests".to_owned(), manifests(&listed)?)?;
+    for kind in ingest::source::KINDS {
+        ctx.register_udtf(kind.name, Arc::new(SourceFunction { kind }));
+    }
+    lineage::register(ctx, &corpus);
+    Ok(())
+}
+
+/// Returns a table of exactly the shards that the manifests of `snapshots` name.
+///
+/// Its columns are those of the first shard's footer, text as [`DataType::Utf8View`]; without a shard, those of `kind`.
+///
+/// # Errors
+/// When the first shard cannot be read.
+pub(crate) fn table(
+    runtime: &RuntimeEnv,
+    kind: DatasetKind,
+    snapshots: &[Snapshot],
+) -> Result<Arc<dyn TableProvider>> {
+    let shards: Vec<PathBuf> = snapshots
+        .iter()
+        .flat_map(|snapshot| {
+            snapshot.manifest.shards.iter().map(|shard| snapshot.shard_path(shard))
+        })
+        .collect();
+    let Some(first) = shards.first() else {
+        return Ok(Arc::new(EmptyTable::new(kind.schema())));
+    };
+    let schema = footer_schema(first)?;
+    let urls = shards
+        .iter()
+        .map(|path| {
+            let path = std::path::absolute(path).map_err(shard::Error::io("find", path))?;
+            let url = url::Url::from_file_path(&path).expect("the path is absolute");
+            Ok(ListingTableUrl::try_new(url, None)?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
+    let config = ListingTableConfig::new_with_multi_paths(urls)
+        .with_listing_options(options.with_file_extension(".parquet"))
+        .with_schema(schema);
+    // Shards never change, so what their footers say is read once per process.
+    let statistics = runtime.cache_manager.get_file_statistic_cache();
+    Ok(Arc::new(ListingTable::try_new(config)?.with_cache(statistics)))
+}
+
+/// The columns of a shard as queries see them.
+fn footer_schema(path: &Path) -> Result<SchemaRef> {
+    let file = File::open(path).map_err(shard::Error::io("open", path))?;
+    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+        .map_err(shard::Error::arrow("read", path))?;
+    let fields = footer.schema().fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => Arc::clone(field),
+    });
+    Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
+
+/// The newest metrics of every run in or beside the corpus, by the run's name.
+fn metrics(corpus: &Path) -> Result<Vec<(String, Snapshot)>> {
+    let mut found = Vec::new();
+    for folder in [Some(corpus), corpus.parent()].into_iter().flatten() {
+        let folder = folder.join(RUNS);
+        for run in shard::store::list(&folder)? {
+            let dataset = Dataset::at(folder.join(&run).join(DatasetKind::Metrics.name()));
+            // A file beside the runs has no versions either; its listing fails with another error.
+            if dataset.path().is_dir() && !dataset.versions()?.is_empty() {
+                let name = format!("{RUNS}/{run}/{}", DatasetKind::Metrics);
+                found.push((name, dataset.open(None)?));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// One row per version of a dataset.
+fn manifests(listed: &[(String, Snapshot)]) -> Result<Arc<dyn TableProvider>> {
+    let text = |value: &dyn Fn(&(String, Snapshot)) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(listed.iter().map(value)))
+    };
+    let count = |value: &dyn Fn(&Snapshot) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(listed.iter().map(|(_, snapshot)| value(snapshot))))
+    };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("dataset", text(&|(name, _)| name.clone())),
+        ("version", count(&|snapshot| snapshot.version)),
+        ("kind", text(&|(_, snapshot)| snapshot.manifest.kind.to_string())),
+        ("rows", count(&|snapshot| snapshot.manifest.n_rows())),
+        ("bytes", count(&|snapshot| snapshot.manifest.shards.iter().map(|s| s.bytes).sum())),
+        ("shards", count(&|snapshot| snapshot.manifest.shards.len() as u64)),
+        ("n_in", count(&|snapshot| snapshot.manifest.counts.n_in)),
+        ("n_kept", count(&|snapshot| snapshot.manifest.counts.n_kept)),
+        ("fingerprint", text(&|(_, snapshot)| snapshot.manifest.fingerprint.clone())),
+        ("manifest_hash", text(&|(_, snapshot)| snapshot.manifest_hash.clone())),
+    ];
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), false))
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+}
+
+/// `warc('raw/*.warc.gz')`: files as a table, named as in a job but relative to the working directory.
+#[derive(Debug)]
+struct SourceFunction {
+    kind: &'static SourceKind,
+}
+
+impl TableFunctionImpl for SourceFunction {
+    fn call_with_args(
+        &self,
+        arguments: TableFunctionArgs<'_, '_>,
+    ) -> EngineResult<Arc<dyn TableProvider>> {
+        let kind = self.kind;
+        let (pattern, settings) = match arguments.exprs() {
+            [pattern] => (text_literal(pattern), Some("")),
+            [pattern, settings] => (text_literal(pattern), text_literal(settings)),
+            _ => (None, None),
+        };
+        let (Some(pattern), Some(settings)) = (pattern, settings) else {
+            return plan_err!(
+                "`{0}` takes files as a text literal, and settings as another: `{0}('folder', 'key = 1')`",
+                kind.name
+            );
+        };
+        let open = || -> Result<SourceTable> {
+            let settings = parse_settings(kind.name, settings)?;
+            let here = std::env::current_dir().map_err(shard::Error::io("find", "."))?;
+            let files = ingest::source::files(kind, &[pattern], &here)?;
+            let source = (kind.build)(kind.name, kind.document_kind, &settings)?;
+            Ok(SourceTable::new(Arc::from(source), kind.name, files))
+        };
+        Ok(Arc::new(open()?))
+    }
+}
+
+/// The text of a literal argument.
+pub(crate) fn text_literal(argument: &Expr) -> Option<&str> {
+    match argument {
+        Expr::Literal(value, _) => value.try_as_str().flatten(),
+        _ => None,
+    }
+}
+
+/// The number of a literal argument that is a whole number from 0.
+pub(crate) fn number_literal(argument: &Expr) -> Option<u64> {
+    match argument {
+        Expr::Literal(ScalarValue::Int64(Some(number)), _) => u64::try_from(*number).ok(),
+        Expr::Literal(ScalarValue::UInt64(Some(number)), _) => Some(*number),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

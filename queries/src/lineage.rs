@@ -1,0 +1,220 @@
+//! From a training step back to its documents: the table function `trained_on(run, from_step, to_step)`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, UInt32Array, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
+use datafusion::common::{Result as EngineResult, plan_err};
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{JoinType, LogicalPlanBuilder, col};
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::SessionContext;
+use serde::Deserialize;
+use shard::Dataset;
+use shard::reader::{ReaderConfig, SequenceReader};
+use shard::schema::{DatasetKind, ID_BYTES};
+
+use crate::catalog::{number_literal, table, text_literal};
+use crate::{Error, Result};
+
+/// What the trainer writes into a run's folder for this purpose.
+const RUN_FILE: &str = "run.json";
+
+/// Makes `trained_on(run, from_step, to_step)` callable in `ctx`.
+pub(crate) fn register(ctx: &SessionContext, corpus: &Path) {
+    let base = corpus.parent().unwrap_or(corpus).to_owned();
+    ctx.register_udtf("trained_on", Arc::new(TrainedOn { base }));
+}
+
+/// The part of `run.json` that decides which sequences a step saw.
+#[derive(Clone, Debug, Deserialize)]
+struct Run {
+    /// The dataset of tokens, relative to the run's folder.
+    tokens: PathBuf,
+    version: u64,
+    manifest_hash: String,
+    seq_len: usize,
+    batch_sequences: u64,
+    seed: u64,
+    split: String,
+    steps: u64,
+}
+
+/// Rows: step, sequence, document_id, url, locator, source, first_token, n_tokens; ordered by step and sequence.
+#[derive(Debug)]
+struct TrainedOn {
+    /// Runs are named relative to it, or to the working directory.
+    base: PathBuf,
+}
+
+impl TableFunctionImpl for TrainedOn {
+    fn call_with_args(
+        &self,
+        arguments: TableFunctionArgs<'_, '_>,
+    ) -> EngineResult<Arc<dyn TableProvider>> {
+        let (name, from, to) = match arguments.exprs() {
+            [run, from, to] => (text_literal(run), number_literal(from), number_literal(to)),
+            _ => (None, None, None),
+        };
+        let (Some(name), Some(from), Some(to)) = (name, from, to) else {
+            return plan_err!(
+                "`trained_on` takes a run and two steps as literals: `trained_on('runs/gpt', 1, 10)`"
+            );
+        };
+        let (folder, run) = self.run(name)?;
+        if from == 0 || from > to || to > run.steps {
+            return plan_err!(
+                "steps {from} to {to} of `{name}` do not exist: it has the steps 1 to {}",
+                run.steps
+            );
+        }
+        let tokens = folder.join(&run.tokens);
+        let snapshot = Dataset::at(&tokens).open(Some(run.version)).map_err(Error::from)?;
+        if snapshot.manifest_hash != run.manifest_hash {
+            return plan_err!(
+                "`{name}` was trained on manifest {}, version {} of `{}` is {}",
+                run.manifest_hash,
+                run.version,
+                tokens.display(),
+                snapshot.manifest_hash
+            );
+        }
+        // The version that the tokens were made from, where the manifest says so.
+        let documents = Dataset::at(tokens.join("..").join(DatasetKind::Documents.name()));
+        let parents = &snapshot.manifest.parents;
+        let parent = parents.iter().find(|parent| parent.dataset == DatasetKind::Documents.name());
+        let documents = documents.open(parent.map(|parent| parent.version)).map_err(Error::from)?;
+        let runtime = arguments.session().runtime_env();
+        let documents = table(runtime, DatasetKind::Documents, &[documents])?;
+        let stream = Parts { schema: parts_schema(), tokens, run, from, to };
+        let parts = StreamingTable::try_new(parts_schema(), vec![Arc::new(stream)])?;
+        let right = LogicalPlanBuilder::scan("documents", provider_as_source(documents), None)?;
+        let right = right.project(["id", "url", "locator", "source"].map(col))?.build()?;
+        let order = ["step", "sequence", "first_token"].map(|name| col(name).sort(true, false));
+        let plan = LogicalPlanBuilder::scan("parts", provider_as_source(Arc::new(parts)), None)?
+            .join(right, JoinType::Left, (vec!["document_id"], vec!["id"]), None)?
+            .project(
+                [
+                    "step",
+                    "sequence",
+                    "document_id",
+                    "url",
+                    "locator",
+                    "source",
+                    "first_token",
+                    "n_tokens",
+                ]
+                .map(|name| col(name).alias(name)),
+            )?
+            .sort(order)?
+            .build()?;
+        Ok(Arc::new(ViewTable::new(plan, None)))
+    }
+}
+
+impl TrainedOn {
+    fn run(&self, name: &str) -> Result<(PathBuf, Run)> {
+        let beside = self.base.join(name);
+        for folder in [&beside, Path::new(name)] {
+            let path = folder.join(RUN_FILE);
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
+            };
+            let run = serde_json::from_slice(&bytes).map_err(|error| shard::Error::Corrupt {
+                what: format!("run `{}`", path.display()),
+                why: error.to_string(),
+                hint: "it is written by `gristmill train`: train again, or name another run".into(),
+            })?;
+            return Ok((folder.to_owned(), run));
+        }
+        Err(shard::Error::Missing {
+            what: format!("`{RUN_FILE}` of run `{name}` in `{}` or `{name}`", beside.display()),
+            hint: "name the folder of a training run, such as `runs/gpt`".to_owned(),
+        }
+        .into())
+    }
+}
+
+fn parts_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("step", DataType::UInt64, false),
+        Field::new("sequence", DataType::UInt64, false),
+        Field::new("document_id", DataType::FixedSizeBinary(ID_BYTES), false),
+        // Of the part, counted from the start of its document.
+        Field::new("first_token", DataType::UInt32, false),
+        Field::new("n_tokens", DataType::UInt32, false),
+    ]))
+}
+
+/// The parts of documents in the sequences of some steps, one batch per step.
+#[derive(Debug)]
+struct Parts {
+    schema: SchemaRef,
+    tokens: PathBuf,
+    run: Run,
+    from: u64,
+    to: u64,
+}
+
+impl PartitionStream for Parts {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), 2);
+        let sender = stream.tx();
+        let (tokens, run, steps) = (self.tokens.clone(), self.run.clone(), self.from..=self.to);
+        stream.spawn_blocking(move || {
+            let config = ReaderConfig {
+                split: run.split.clone(),
+                seq_len: run.seq_len,
+                seed: run.seed,
+                verify: false,
+            };
+            let mut reader =
+                SequenceReader::open(&tokens, Some(run.version), config).map_err(Error::from)?;
+            for step in steps {
+                let batch = step_parts(&mut reader, step, run.batch_sequences)?;
+                if sender.blocking_send(Ok(batch)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        stream.build()
+    }
+}
+
+/// Step `s` (from 1) saw the samples `(s-1)·batch` to `s·batch`.
+fn step_parts(reader: &mut SequenceReader, step: u64, batch: u64) -> Result<RecordBatch> {
+    let (mut samples, mut firsts, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ids = FixedSizeBinaryBuilder::new(ID_BYTES);
+    for sample in (step - 1) * batch..step * batch {
+        for part in reader.documents(sample)? {
+            samples.push(sample);
+            ids.append_value(part.document_id)?;
+            firsts.push(part.first_token_in_document);
+            counts.push(part.n_tokens);
+        }
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt64Array::from(vec![step; samples.len()])),
+        Arc::new(UInt64Array::from(samples)),
+        Arc::new(ids.finish()),
+        Arc::new(UInt32Array::from(firsts)),
+        Arc::new(UInt32Array::from(counts)),
+    ];
+    Ok(RecordBatch::try_new(parts_schema(), columns)?)
+}

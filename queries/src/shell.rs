@@ -1,0 +1,477 @@
+//! Questions in SQL: one at a time, or in an interactive shell.
+//!
+//! SQL here only reads: whatever would change something is refused by name before it is planned.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use datafusion::common::Diagnostic;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use futures::StreamExt;
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{Context, Editor, Helper};
+
+use crate::output::{self, Format, Rows};
+use crate::{Error, Result};
+
+const PROMPT: &str = "gristmill> ";
+/// Where the last statements are kept, below the user's state folder.
+const HISTORY: &str = "gristmill/history";
+const HELP: &str = "\
+\\d         tables
+\\d name    columns of a table
+\\q         quit
+statements end with `;` and may span lines; Ctrl-C stops a query, Ctrl-D quits";
+
+/// Runs the statements of `sql` and writes their rows to `out`; returns the number of rows.
+///
+/// # Errors
+/// For a mistake in `sql`, with its position and near names, for a statement that would change something,
+/// and when a file cannot be read or `out` refuses.
+pub async fn execute(
+    ctx: &SessionContext,
+    sql: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<u64> {
+    let mut n_rows = 0;
+    for statement in parse(sql)? {
+        let frame = plan(ctx, sql, statement).await?;
+        let mut rows = Rows::new(format, output::terminal_width(), frame.schema().inner());
+        let mut batches = frame.execute_stream().await?;
+        while let Some(batch) = batches.next().await {
+            if !rows.write(&batch?, out)? {
+                break;
+            }
+        }
+        n_rows += rows.finish(out)?;
+    }
+    Ok(n_rows)
+}
+
+/// Reads statements from the terminal, or from a pipe, until `\q` or the end of input.
+///
+/// A failed statement is reported on standard error and the shell goes on.
+///
+/// # Errors
+/// When the terminal or standard output fails.
+pub async fn interact(ctx: &SessionContext, format: Format) -> Result<()> {
+    let terminal = |error: ReadlineError| Error::Job {
+        place: "terminal".to_owned(),
+        message: error.to_string(),
+        hint: Some("pass the statement as an argument instead".to_owned()),
+    };
+    let mut editor = Editor::<Prompt, DefaultHistory>::new().map_err(terminal)?;
+    editor.set_helper(Some(Prompt { names: names(ctx).await }));
+    let history = history_file();
+    if let Some(path) = &history {
+        // No history yet is no error, and one that cannot be read must not keep anybody from asking.
+        if let Err(error) = editor.load_history(path) {
+            tracing::debug!(%error, "read no history");
+        }
+    }
+    loop {
+        // The terminal blocks: it gets a thread of its own.
+        let reading = tokio::task::spawn_blocking(move || {
+            let line = editor.readline(PROMPT);
+            (editor, line)
+        });
+        let (returned, line) = reading.await.expect("the editor does not panic");
+        editor = returned;
+        match line {
+            Ok(line) if line.trim().is_empty() => {}
+            Ok(line) => {
+                remember(&mut editor, history.as_deref(), &line);
+                if matches!(line.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
+                    return Ok(());
+                }
+                answer(ctx, line.trim(), format).await?;
+            }
+            Err(ReadlineError::Interrupted) => {}
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(terminal(error)),
+        }
+    }
+}
+
+/// Answers one line; only a failure of standard error ends the shell.
+async fn answer(ctx: &SessionContext, line: &str, format: Format) -> Result<()> {
+    let start = Instant::now();
+    let mut out = io::stdout();
+    let query = async {
+        match line.strip_prefix('\\') {
+            None => execute(ctx, line, format, &mut out).await.map(Some),
+            Some(command) => describe(ctx, command, format, &mut out).await,
+        }
+    };
+    let interrupted = tokio::signal::ctrl_c();
+    let said = tokio::select! {
+        result = query => match result {
+            Ok(Some(1)) => format!("1 row in {:.3} s", start.elapsed().as_secs_f64()),
+            Ok(Some(n)) => format!("{n} rows in {:.3} s", start.elapsed().as_secs_f64()),
+            Ok(None) => HELP.to_owned(),
+            Err(error) => format!("error: {error}"),
+        },
+        _ = interrupted => "interrupted".to_owned(),
+    };
+    writeln!(io::stderr(), "{said}").map_err(shard::Error::io("write", "standard error"))?;
+    Ok(())
+}
+
+/// `\d` and `\d name`; nothing for a command that there is not.
+async fn describe(
+    ctx: &SessionContext,
+    command: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Option<u64>> {
+    let mut words = command.trim_end_matches(';').split_whitespace();
+    let sql = match (words.next(), words.next(), words.next()) {
+        (Some("d"), None, _) => "select table_name from information_schema.tables \
+             where table_schema <> 'information_schema' order by table_name"
+            .to_owned(),
+        (Some("d"), Some(name), None) => format!("describe \"{}\"", name.trim_matches('"')),
+        _ => return Ok(None),
+    };
+    execute(ctx, &sql, format, out).await.map(Some)
+}
+
+fn parse(sql: &str) -> Result<Vec<Statement>> {
+    let statements = DFParser::parse_sql(sql).map_err(|error| explain(sql, &error, &[]))?;
+    for statement in &statements {
+        if !only_reads(statement) {
+            return Err(refusal(&statement.to_string()));
+        }
+    }
+    Ok(statements.into())
+}
+
+/// Whether a statement asks, and no more.
+fn only_reads(statement: &Statement) -> bool {
+    match statement {
+        Statement::Explain(explained) => only_reads(&explained.statement),
+        Statement::Statement(statement) => matches!(
+            **statement,
+            SqlStatement::Query(_)
+                | SqlStatement::Explain { .. }
+                | SqlStatement::ExplainTable { .. }
+                | SqlStatement::ShowTables { .. }
+                | SqlStatement::ShowColumns { .. }
+                | SqlStatement::ShowFunctions { .. }
+                | SqlStatement::ShowVariable { .. }
+        ),
+        _ => false,
+    }
+}
+
+fn refusal(statement: &str) -> Error {
+    let verb = statement.split_whitespace().next().unwrap_or_default().to_uppercase();
+    Error::Job {
+        place: "SQL".to_owned(),
+        message: format!("`{verb}` is refused: questions only read the corpus"),
+        hint: Some(
+            "use SELECT, EXPLAIN, DESCRIBE or SHOW; save rows with `--format csv > file`"
+                .to_owned(),
+        ),
+    }
+}
+
+async fn plan(ctx: &SessionContext, sql: &str, statement: Statement) -> Result<DataFrame> {
+    // Without spans the engine cannot say where a name stands.
+    let mut state = ctx.state();
+    state.config_mut().options_mut().sql_parser.collect_spans = true;
+    let plan = match state.statement_to_plan(statement).await {
+        Ok(plan) => plan,
+        Err(error) => return Err(explain(sql, &error, &names(ctx).await)),
+    };
+    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
+    reads.with_allow_statements(false).verify_plan(&plan)?;
+    Ok(ctx.execute_logical_plan(plan).await?)
+}
+
+/// Says what is wrong with `sql`, where, and which of `names` may have been meant.
+fn explain(sql: &str, error: &DataFusionError, names: &[String]) -> Error {
+    if matches!(error.find_root(), DataFusionError::External(_)) {
+        return Error::Job {
+            place: "SQL".to_owned(),
+            message: error
+                .find_root()
+                .to_string()
+                .trim_start_matches("External error: ")
+                .to_owned(),
+            hint: None,
+        };
+    }
+    let root = error.find_root().strip_backtrace();
+    let message =
+        error.diagnostic().map_or_else(|| root.clone(), |found| full_message(found, &root));
+    let message = message
+        .trim_start_matches("SQL error: ")
+        .trim_start_matches("Error during planning: ")
+        .trim_start_matches("Schema error: ");
+    let message = message
+        .strip_prefix("ParserError(\"")
+        .and_then(|rest| rest.strip_suffix("\")"))
+        .unwrap_or(message);
+    let position = error
+        .diagnostic()
+        .and_then(|found| found.span)
+        .map(|span| (span.start.line, span.start.column))
+        .or_else(|| stated_position(message));
+    let (message, _) = message.split_once(" at Line: ").unwrap_or((message, ""));
+    let hint = unknown_name(message).and_then(|name| nearest(name, names));
+    let (place, excerpt) = match position {
+        Some((line, column)) => {
+            (format!("SQL, line {line}, column {column}"), excerpt(sql, line, column))
+        }
+        None => ("SQL".to_owned(), String::new()),
+    };
+    Error::Job {
+        place,
+        message: format!("{message}{excerpt}"),
+        hint: hint.map(|name| format!("did you mean `{name}`?")),
+    }
+}
+
+/// The root's message says more than the diagnostic's where it makes proposals of its own.
+fn full_message(diagnostic: &Diagnostic, root: &str) -> String {
+    let is_richer = root.contains("Did you mean");
+    if is_richer { root.to_owned() } else { diagnostic.message.clone() }
+}
+
+/// `… at Line: 1, Column: 8`, as the parser ends its messages.
+fn stated_position(message: &str) -> Option<(u64, u64)> {
+    let (_, rest) = message.rsplit_once("Line: ")?;
+    let (line, column) = rest.split_once(", Column: ")?;
+    let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
+    Some((line.parse().ok()?, column[..digits].parse().ok()?))
+}
+
+/// The line of `sql` with a mark below the column.
+fn excerpt(sql: &str, line: u64, column: u64) -> String {
+    let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+    let column = usize::try_from(column).unwrap_or(usize::MAX);
+    match sql.lines().nth(index) {
+        Some(text) if (1..=text.chars().count() + 1).contains(&column) => {
+            format!("\n  {text}\n  {}^", " ".repeat(column - 1))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The name in `table 'a.b.name' not found` and its like.
+fn unknown_name(message: &str) -> Option<&str> {
+    let (before, _) = message.split_once("' not found")?;
+    let (_, name) = before.rsplit_once('\'')?;
+    Some(name.rsplit('.').next().unwrap_or(name))
+}
+
+/// The name at least distance, when it is near enough to have been meant.
+fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
+    let distance =
+        |other: &str| datafusion::common::utils::datafusion_strsim::levenshtein(name, other);
+    let nearest = names.iter().min_by_key(|other| distance(other))?;
+    (distance(nearest) <= 1 + name.len() / 3).then_some(nearest)
+}
+
+/// Tables, their columns, and functions: what completion and proposals choose from.
+async fn names(ctx: &SessionContext) -> Vec<String> {
+    let state = ctx.state();
+    let mut names: Vec<String> = state.table_functions().keys().cloned().collect();
+    names.extend(state.scalar_functions().keys().cloned());
+    names.extend(state.aggregate_functions().keys().cloned());
+    for catalog in ctx.catalog_names().into_iter().filter_map(|name| ctx.catalog(&name)) {
+        for schema in catalog.schema_names().into_iter().filter_map(|name| catalog.schema(&name)) {
+            for table in schema.table_names() {
+                if let Ok(Some(provider)) = schema.table(&table).await {
+                    names.extend(provider.schema().fields().iter().map(|f| f.name().clone()));
+                }
+                names.push(table);
+            }
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Whether Enter ends the statement: a command, nothing, or a `;` that stands outside strings and comments.
+fn is_complete(input: &str) -> bool {
+    let trimmed = input.trim();
+    if trimmed.is_empty() || trimmed.starts_with('\\') || matches!(trimmed, "quit" | "exit") {
+        return true;
+    }
+    match Tokenizer::new(&GenericDialect {}, input).tokenize() {
+        Ok(tokens) => {
+            let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)));
+            matches!(last, Some(Token::SemiColon))
+        }
+        // An open string or comment.
+        Err(_) => false,
+    }
+}
+
+fn remember(
+    editor: &mut Editor<Prompt, DefaultHistory>,
+    path: Option<&std::path::Path>,
+    line: &str,
+) {
+    if !io::stdin().is_terminal() {
+        return;
+    }
+    let saved = editor.add_history_entry(line).and_then(|_| match path {
+        Some(path) => {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            editor.save_history(path)
+        }
+        None => Ok(()),
+    });
+    if let Err(error) = saved {
+        tracing::debug!(%error, "kept no history");
+    }
+}
+
+/// `$XDG_STATE_HOME/gristmill/history`, by default below `~/.local/state`.
+fn history_file() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    Some(state.join(HISTORY))
+}
+
+/// What the line editor knows of SQL.
+struct Prompt {
+    names: Vec<String>,
+}
+
+impl Helper for Prompt {}
+impl Highlighter for Prompt {}
+impl Hinter for Prompt {
+    type Hint = String;
+}
+
+impl Validator for Prompt {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(match is_complete(context.input()) {
+            true => ValidationResult::Valid(None),
+            false => ValidationResult::Incomplete,
+        })
+    }
+}
+
+impl Completer for Prompt {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _context: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '@';
+        let head = &line[..position];
+        let start = head
+            .rfind(|c| !is_part(c))
+            .map_or(0, |at| at + head[at..].chars().next().map_or(1, char::len_utf8));
+        let word = &head[start..];
+        let found = self.names.iter().filter(|name| !word.is_empty() && name.starts_with(word));
+        Ok((start, found.cloned().collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionContext {
+        let config = datafusion::prelude::SessionConfig::new().with_information_schema(true);
+        let ctx = SessionContext::new_with_config(config);
+        crate::function::register(&ctx).unwrap();
+        ctx
+    }
+
+    async fn run(sql: &str) -> Result<String> {
+        let ctx = session();
+        let table = ctx.read_empty()?.into_view();
+        ctx.register_table("documents", table)?;
+        let mut out = Vec::new();
+        execute(&ctx, sql, Format::Csv, &mut out).await?;
+        Ok(String::from_utf8(out).expect("output is text"))
+    }
+
+    async fn check_error(sql: &str, expected: &str) {
+        let error = run(sql).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{sql}: `{error}` lacks `{expected}`");
+    }
+
+    #[tokio::test]
+    async fn statements_are_answered_one_after_the_other() {
+        assert_eq!(run("select 1 as a; select 2 as b").await.unwrap(), "a\n1\nb\n2\n");
+        assert!(run("show tables").await.unwrap().contains("documents"));
+        assert!(run("explain select 1").await.unwrap().contains("plan"));
+    }
+
+    #[tokio::test]
+    async fn statements_that_change_something_are_refused_by_name() {
+        for (sql, verb) in [
+            ("copy (select 1) to '/tmp/x.csv'", "COPY"),
+            ("create table t as select 1", "CREATE"),
+            ("create external table t stored as csv location '/tmp/x'", "CREATE"),
+            ("insert into documents values (1)", "INSERT"),
+            ("set datafusion.execution.batch_size = 1", "SET"),
+            ("drop table documents", "DROP"),
+            ("delete from documents", "DELETE"),
+            ("explain analyze insert into documents values (1)", "EXPLAIN"),
+        ] {
+            let error = run(sql).await.unwrap_err().to_string();
+            let is_named = error.contains(&format!("`{verb}` is refused"))
+                || error.contains("DML not supported");
+            assert!(is_named, "{sql}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn mistakes_are_marked_where_they_stand() {
+        check_error("select 1 +", "Expected").await;
+        check_error("select *\nfrom from", "line 2").await;
+        check_error("select nothing from (select 1 as something)", "column 8").await;
+        check_error("select nothing from (select 1 as something)", "\n         ^").await;
+    }
+
+    #[tokio::test]
+    async fn unknown_names_get_the_nearest_known_one() {
+        check_error("select * from documnets", "did you mean `documents`?").await;
+        check_error("select langauge('x')", "language").await;
+        check_error("select txt from (select 1 as text)", "text").await;
+    }
+
+    #[test]
+    fn a_statement_ends_with_a_semicolon_outside_of_strings_and_comments() {
+        for complete in ["", "\\d", "select 1;", "select ';' ; ", "select 1; -- done"] {
+            assert!(is_complete(complete), "{complete}");
+        }
+        for open in ["select 1", "select ';", "select 1 -- ;", "select /* ;", "select ';'"] {
+            assert!(!is_complete(open), "{open}");
+        }
+    }
+
+    #[test]
+    fn completion_finds_the_word_before_the_cursor() {
+        let prompt =
+            Prompt { names: vec!["documents".into(), "documents@1".into(), "text".into()] };
+        let history = DefaultHistory::new();
+        let found = prompt.complete("select count(doc", 16, &Context::new(&history)).unwrap();
+        assert_eq!(found, (13, vec!["documents".to_owned(), "documents@1".to_owned()]));
+    }
+}
