@@ -17,6 +17,7 @@ mod minhash;
 mod modifier;
 mod reference;
 mod settings;
+mod token_count;
 mod url_host;
 
 use std::fmt;
@@ -59,7 +60,7 @@ pub struct FunctionKind {
 
 /// Every function of our own, sorted by name. Adding one is a file here and a line in this list.
 pub const KINDS: &[FunctionKind] =
-    &[hex::KIND, id_of::KIND, jaccard::KIND, minhash::KIND, url_host::KIND];
+    &[hex::KIND, id_of::KIND, jaccard::KIND, minhash::KIND, token_count::KIND, url_host::KIND];
 
 /// Makes every function of this module callable in `ctx`.
 ///
