@@ -1,1 +1,22 @@
-//! stub
+//! The engine: sessions, SQL functions, operators, jobs, and the `gristmill` command.
+//!
+//! A [`job`] is resolved into [`stage`]s; each stage is cut into bounded units, each unit is a DataFusion plan
+//! made of our operators ([`exec`]), and a stage ends with the commit of one manifest per dataset.
+//! The same [`session`] serves jobs, the shell and every SQL question.
+
+pub mod catalog;
+pub mod command;
+pub mod demo;
+pub mod error;
+pub mod exec;
+pub mod function;
+pub mod job;
+pub mod lineage;
+pub mod output;
+pub mod progress;
+pub mod run;
+pub mod session;
+pub mod shell;
+pub mod stage;
+
+pub use error::{Error, Result};

@@ -229,7 +229,9 @@ fn key_of(error: &toml::de::Error) -> Option<String> {
     Some(key.to_owned())
 }
 
-fn nearest(name: &str, known: &[&str]) -> Option<String> {
+/// Returns a hint about a name that is not known: the nearest known one, or all of them. None when nothing is known.
+#[must_use]
+pub fn nearest(name: &str, known: &[&str]) -> Option<String> {
     let best = known.iter().map(|known| (edits(name, known), known)).min();
     match best {
         None => None,

@@ -23,7 +23,7 @@ pub fn reference() -> String {
 const PREFACE: &str = "\
 # Reference
 
-Generated from the program by `gristmill list --markdown`. Every source is a `kind` of `[[source]]` and a table
+Generated from the program by `gristmill list --reference`. Every source is a `kind` of `[[source]]` and a table
 function of SQL, every filter and modifier a `use` of `[[step]]` and a function of SQL. Settings are shown with
 their defaults; in SQL they are a literal second argument: `length(text, 'min_words = 20')`.
 ";

@@ -1,0 +1,483 @@
+//! The verbs of the command line.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use ingest::crawl::{CrawlConfig, Scope};
+use serde_json::json;
+use shard::schema::DatasetKind;
+use shard::{Dataset, store};
+
+use crate::job::LoadedJob;
+use crate::output::Format;
+use crate::progress::Talk;
+use crate::run::{self, Options, Plan};
+use crate::session::{Limits, runtime, session};
+use crate::{Error, Result, catalog, demo, function, shell};
+
+/// Mills raw text into datasets of tokens, and answers SQL about every document on the way.
+#[derive(Debug, Parser)]
+#[command(name = "gristmill", version, propagate_version = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Print no progress.
+    #[arg(long, global = true)]
+    quiet: bool,
+    /// Print results as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Crawl a site that ships with Gristmill, make a corpus of it, train a small model and ask SQL about both.
+    Demo(demo::DemoArguments),
+    /// Run a job file, or go on with it where it was stopped.
+    ///
+    /// Example: gristmill run job.toml --set memory='"4GiB"'
+    Run {
+        #[command(flatten)]
+        job: JobArguments,
+        /// Show the plan and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Stop before `[train]`.
+        #[arg(long)]
+        no_train: bool,
+    },
+    /// Show the plan of a job file.
+    Explain {
+        #[command(flatten)]
+        job: JobArguments,
+    },
+    /// Fetch pages into WARC files, politely, or go on with a crawl that was stopped.
+    ///
+    /// Example: gristmill crawl https://www.example.org/ --output raw --max-pages 100
+    Crawl(CrawlArguments),
+    /// Ask SQL about a corpus; without `--command` or `--file`, in a shell.
+    ///
+    /// Example: gristmill sql --corpus demo/corpus -c "select reason, count(*) from dropped group by reason"
+    Sql(SqlArguments),
+    /// Show a dataset's manifest, or everything known of one document.
+    ///
+    /// Example: gristmill inspect demo/corpus/tokens; gristmill inspect --corpus demo/corpus 0f3a…
+    Inspect {
+        /// A dataset's folder, or a document's id in hexadecimal.
+        what: String,
+        /// The corpus that is searched for the document.
+        #[arg(long, default_value = "corpus")]
+        corpus: PathBuf,
+    },
+    /// Check every shard of a corpus, or of one dataset, against its manifest.
+    ///
+    /// Exit code 1 when one differs.
+    Verify {
+        /// A corpus or dataset.
+        path: PathBuf,
+    },
+    /// Remove files that no version of a dataset names: what killed runs left behind.
+    Clean {
+        /// A corpus or dataset.
+        path: PathBuf,
+    },
+    /// List what can be named in a job or in SQL.
+    List {
+        /// `sources`, `steps`, `dedup` or `functions`; all of them, without it.
+        what: Option<String>,
+        /// Print the reference page in Markdown.
+        #[arg(long)]
+        reference: bool,
+    },
+    /// Train a model: `gristmill-train train`.
+    #[command(disable_help_flag = true)]
+    Train(Passed),
+    /// Continue a text with a trained model: `gristmill-train generate`.
+    #[command(disable_help_flag = true)]
+    Generate(Passed),
+}
+
+#[derive(Debug, Args)]
+struct JobArguments {
+    /// The job file.
+    job: PathBuf,
+    /// Override a key of the job: `memory='"4GiB"'`, `shard.tokenizer='"train:bpe:8000"'`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Threads of the engine [default: all cores].
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct CrawlArguments {
+    /// Where to start.
+    #[arg(required = true)]
+    seeds: Vec<String>,
+    /// Folder of the WARC segments and the journal.
+    #[arg(long, default_value = "raw")]
+    output: PathBuf,
+    /// Which links are followed: `host`, `prefix` or `hosts` (those of `--host`).
+    #[arg(long, default_value = "host")]
+    scope: String,
+    /// A host to follow links to, with its subdomains.
+    #[arg(long = "host")]
+    hosts: Vec<String>,
+    /// Pages, at most [default: 10000].
+    #[arg(long)]
+    max_pages: Option<u64>,
+    /// Links from a seed, at most [default: 20].
+    #[arg(long)]
+    max_depth: Option<u32>,
+    /// Seconds between requests to one host [default: 1].
+    #[arg(long)]
+    delay: Option<f64>,
+    /// Fetch from addresses that are not public, too.
+    #[arg(long)]
+    allow_private: bool,
+}
+
+#[derive(Debug, Args)]
+struct SqlArguments {
+    /// The corpus.
+    #[arg(long, default_value = "corpus")]
+    corpus: PathBuf,
+    /// Statements to run, divided by `;`.
+    #[arg(short, long)]
+    command: Option<String>,
+    /// A file of statements to run.
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// How results are printed.
+    #[arg(long, default_value = "table")]
+    format: Format,
+    /// Memory of the engine.
+    #[arg(long, default_value = "2GiB")]
+    memory: String,
+}
+
+#[derive(Debug, Args)]
+struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Runs a verb to its end and returns the process's exit code.
+///
+/// # Errors
+/// What the verb could not do.
+pub fn execute(arguments: Arguments) -> Result<ExitCode> {
+    let talk = Talk::new(arguments.quiet);
+    let is_json = arguments.json;
+    match arguments.verb {
+        Verb::Train(passed) => return pass_on("train", &passed, is_json),
+        Verb::Generate(passed) => return pass_on("generate", &passed, is_json),
+        Verb::List { what, reference } => return list(what.as_deref(), reference, is_json),
+        Verb::Verify { path } => return verify(&path, talk, is_json),
+        Verb::Clean { path } => return clean(&path, is_json),
+        _ => {}
+    }
+    let threads = match &arguments.verb {
+        Verb::Run { job, .. } | Verb::Explain { job } => job.threads,
+        Verb::Demo(demo) => demo.threads(),
+        _ => None,
+    };
+    let threads = threads.unwrap_or_else(|| Limits::standard().threads).max(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(shard::Error::io("start", "the runtime"))?;
+    runtime.block_on(async {
+        let (sender, stop) = tokio::sync::watch::channel(false);
+        let is_shell = matches!(&arguments.verb, Verb::Sql(_));
+        if !is_shell {
+            tokio::spawn(watch_signals(sender, talk));
+        }
+        let options = Options { threads, talk, stop, train: true };
+        match arguments.verb {
+            Verb::Demo(arguments) => demo::run(&arguments, options, is_json).await,
+            Verb::Run { job, dry_run: true, .. } | Verb::Explain { job } => {
+                let plan = Plan::resolve(LoadedJob::load(&job.job, &job.set)?, &options)?;
+                let shown = plan.show()?;
+                match is_json {
+                    true => print_json(&json!({ "plan": shown })),
+                    false => print(&shown),
+                }
+            }
+            Verb::Run { job, no_train, .. } => {
+                let options = Options { train: !no_train, ..options };
+                let summary = run::run(LoadedJob::load(&job.job, &job.set)?, options).await?;
+                talk.say(summary.show());
+                match is_json {
+                    true => print_json(&summary),
+                    false => Ok(ExitCode::SUCCESS),
+                }
+            }
+            Verb::Crawl(arguments) => {
+                let summary = run::crawl(&crawl_config(&arguments)?, &options).await?;
+                match is_json {
+                    true => print_json(&summary),
+                    false => Ok(ExitCode::SUCCESS),
+                }
+            }
+            Verb::Sql(arguments) => sql(&arguments, threads, is_json).await,
+            Verb::Inspect { what, corpus } => inspect(&what, &corpus, threads, is_json).await,
+            _ => unreachable!("the other verbs have returned"),
+        }
+    })
+}
+
+/// Asks to stop at the first signal, and stops at the second.
+async fn watch_signals(stop: tokio::sync::watch::Sender<bool>, talk: Talk) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    for count in 0.. {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        if count > 0 {
+            // The user insists: what is on disk is consistent at any moment.
+            #[expect(clippy::exit, reason = "the user asked twice")]
+            std::process::exit(130);
+        }
+        talk.say("stopping: finished parts are kept, press Ctrl-C again to stop at once");
+        stop.send_replace(true);
+    }
+}
+
+fn crawl_config(arguments: &CrawlArguments) -> Result<CrawlConfig> {
+    let scope = match arguments.scope.as_str() {
+        "host" => Scope::Host,
+        "prefix" => Scope::Prefix,
+        "hosts" => Scope::Hosts,
+        other => {
+            return Err(Error::Job {
+                place: "--scope".to_owned(),
+                message: format!("unknown scope `{other}`"),
+                hint: Some("known are host, prefix and hosts".to_owned()),
+            });
+        }
+    };
+    let default = CrawlConfig::default();
+    Ok(CrawlConfig {
+        seeds: arguments.seeds.clone(),
+        output: arguments.output.clone(),
+        scope,
+        hosts: arguments.hosts.clone(),
+        max_pages: arguments.max_pages.unwrap_or(default.max_pages),
+        max_depth: arguments.max_depth.unwrap_or(default.max_depth),
+        delay_seconds: arguments.delay.unwrap_or(default.delay_seconds),
+        allow_private: arguments.allow_private,
+        ..default
+    })
+}
+
+async fn sql(arguments: &SqlArguments, threads: usize, is_json: bool) -> Result<ExitCode> {
+    let memory: crate::job::Bytes = arguments.memory.parse().map_err(|message| Error::Job {
+        place: "--memory".to_owned(),
+        message,
+        hint: None,
+    })?;
+    let limits = Limits { memory: memory.0, threads };
+    let ctx = session(&runtime(limits)?, threads)?;
+    catalog::register(&ctx, &arguments.corpus).await?;
+    let statements = match (&arguments.command, &arguments.file) {
+        (Some(command), _) => Some(command.clone()),
+        (None, Some(file)) => {
+            Some(std::fs::read_to_string(file).map_err(shard::Error::io("read", file))?)
+        }
+        (None, None) => None,
+    };
+    let format = if is_json { Format::Json } else { arguments.format };
+    match statements {
+        Some(statements) => {
+            shell::execute(&ctx, &statements, format, &mut io::stdout()).await?;
+        }
+        None => shell::interact(&ctx, format).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn inspect(what: &str, corpus: &Path, threads: usize, is_json: bool) -> Result<ExitCode> {
+    let dataset = Dataset::at(what);
+    if let Some(snapshot) = dataset.newest()? {
+        return print_json(&json!({
+            "dataset": what,
+            "version": snapshot.version,
+            "versions": dataset.versions()?,
+            "manifest_hash": snapshot.manifest_hash,
+            "rows": snapshot.manifest.n_rows(),
+            "manifest": snapshot.manifest,
+        }));
+    }
+    let is_id = what.len() == 32 && what.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id {
+        return Err(Error::Shard(shard::Error::Missing {
+            what: format!("a dataset in `{what}`"),
+            hint: "name a dataset's folder, or a document's id of 32 hexadecimal digits".into(),
+        }));
+    }
+    let ctx = session(&runtime(Limits::standard())?, threads)?;
+    catalog::register(&ctx, corpus).await?;
+    let format = if is_json { Format::Json } else { Format::Table };
+    for table in ["documents", "dropped", "duplicates"] {
+        let query = format!("select * from {table} where id = id_of('{what}')");
+        if !is_json {
+            print(&format!("{table}:\n"))?;
+        }
+        shell::execute(&ctx, &query, format, &mut io::stdout()).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The datasets of a corpus, or the one that `path` is.
+fn datasets(path: &Path) -> Result<Vec<Dataset>> {
+    let own = Dataset::at(path);
+    if !own.versions()?.is_empty() {
+        return Ok(vec![own]);
+    }
+    let mut found: Vec<Dataset> =
+        DatasetKind::ALL.into_iter().map(|kind| Dataset::at(path.join(kind.name()))).collect();
+    for run in store::list(&path.join("runs"))? {
+        found.push(Dataset::at(path.join("runs").join(run).join(DatasetKind::Metrics.name())));
+    }
+    let mut with_versions = Vec::new();
+    for dataset in found {
+        if !dataset.versions()?.is_empty() {
+            with_versions.push(dataset);
+        }
+    }
+    if with_versions.is_empty() {
+        return Err(Error::Shard(shard::Error::Missing {
+            what: format!("a dataset in `{}`", path.display()),
+            hint: "name a corpus or a dataset, or run a job first".to_owned(),
+        }));
+    }
+    Ok(with_versions)
+}
+
+fn verify(path: &Path, talk: Talk, is_json: bool) -> Result<ExitCode> {
+    let (mut n_shards, mut failures) = (0_u64, Vec::new());
+    for dataset in datasets(path)? {
+        for version in dataset.versions()? {
+            let snapshot = dataset.open(Some(version))?;
+            for shard in &snapshot.manifest.shards {
+                n_shards += 1;
+                if let Err(error) = snapshot.verify(shard) {
+                    talk.say(error.to_string());
+                    failures.push(error.to_string());
+                }
+            }
+            if let Some(tokenizer) = &snapshot.manifest.tokenizer {
+                let path = dataset.path().join(&tokenizer.path);
+                let found = store::hash_file(&path)?;
+                if found != tokenizer.fingerprint {
+                    let why = format!(
+                        "tokenizer `{}`: its blake3 is {found}, manifest says {}",
+                        path.display(),
+                        tokenizer.fingerprint
+                    );
+                    talk.say(&why);
+                    failures.push(why);
+                }
+            }
+        }
+    }
+    talk.say(format!("{n_shards} shards checked, {} differ", failures.len()));
+    if is_json {
+        print_json(&json!({ "shards": n_shards, "failures": failures }))?;
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn clean(path: &Path, is_json: bool) -> Result<ExitCode> {
+    let mut removed = Vec::new();
+    for dataset in datasets(path)? {
+        removed.extend(dataset.clean()?);
+    }
+    match is_json {
+        true => print_json(&removed),
+        false => {
+            for path in removed {
+                print(&format!("{}\n", path.display()))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn list(what: Option<&str>, reference: bool, is_json: bool) -> Result<ExitCode> {
+    if reference {
+        return print(&function::reference());
+    }
+    let sources = ingest::source::KINDS.iter().map(|kind| (kind.name, kind.summary));
+    let filters = ingest::filter::KINDS.iter().map(|kind| (kind.name, kind.summary));
+    let modifiers = ingest::modifier::KINDS.iter().map(|kind| (kind.name, kind.summary));
+    let methods = dedup::KINDS.iter().map(|kind| (kind.name, kind.summary));
+    let functions = function::KINDS.iter().map(|kind| (kind.name, kind.summary));
+    let all: [(&str, Vec<(&str, &str)>); 4] = [
+        ("sources", sources.collect()),
+        ("steps", filters.chain(modifiers).collect()),
+        ("dedup", methods.collect()),
+        ("functions", functions.collect()),
+    ];
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    if let Some(what) = what
+        && !names.contains(&what)
+    {
+        return Err(Error::Job {
+            place: "list".to_owned(),
+            message: format!("unknown list `{what}`"),
+            hint: shard::config::nearest(what, &names),
+        });
+    }
+    let wanted = all.iter().filter(|(name, _)| what.is_none_or(|what| what == *name));
+    if is_json {
+        let lists = wanted.map(|(name, kinds)| {
+            let kinds = kinds.iter().map(|(name, summary)| json!({ "name": name, "summary": summary }));
+            ((*name).to_owned(), kinds.collect())
+        });
+        return print_json(&lists.collect::<serde_json::Map<_, _>>());
+    }
+    let mut text = String::new();
+    for (name, kinds) in wanted {
+        text.push_str(&format!("{name}\n"));
+        for (name, summary) in kinds {
+            text.push_str(&format!("  {name:<22} {summary}\n"));
+        }
+    }
+    print(&text)
+}
+
+fn pass_on(verb: &str, passed: &Passed, is_json: bool) -> Result<ExitCode> {
+    let program = run::program("gristmill-train")?;
+    let mut command = Command::new(&program);
+    command.arg(verb).args(&passed.arguments);
+    if is_json {
+        command.arg("--json");
+    }
+    let status = command.status().map_err(shard::Error::io("run", &program))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(2);
+    Ok(ExitCode::from(code))
+}
+
+/// Prints data; a pipe that was closed is success.
+pub(crate) fn print(text: &str) -> Result<ExitCode> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(shard::Error::io("write", "standard output")(error).into())
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Prints a value as JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<ExitCode> {
+    let text = serde_json::to_string_pretty(value).expect("values of ours have text keys");
+    print(&format!("{text}\n"))
+}

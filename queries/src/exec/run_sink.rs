@@ -1,0 +1,218 @@
+//! The first pass of the shuffle: token rows, cut into sorted runs.
+//!
+//! A run holds what fits into memory, sorted by (bucket, key, id), one batch per bucket. The second pass reads one
+//! bucket of all runs, so both passes read and write in long pieces.
+
+use std::fmt;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, UInt32Array, UInt64Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::writer::FileWriter;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::datasource::sink::DataSink;
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, SendableRecordBatchStream};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use shard::order::shuffle_key;
+use shard::split::Splits;
+use shard::store;
+
+use crate::Error;
+
+/// Where documents go: which split, and which part of its order.
+#[derive(Clone, Debug)]
+pub struct Buckets {
+    /// Decides the split of a document.
+    pub splits: Arc<Splits>,
+    /// The splits in the order of the manifest, each with the number of its buckets.
+    pub n_buckets: Vec<(String, u32)>,
+    /// Seed of the order and the splits.
+    pub seed: u64,
+}
+
+impl Buckets {
+    /// All buckets: split, and number in the split.
+    pub fn all(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.n_buckets.iter().flat_map(|(split, n)| (0..*n).map(move |bucket| (split.as_str(), bucket)))
+    }
+
+    /// The bucket of a document, counted over all splits, and its key in the order.
+    fn of(&self, id: &[u8]) -> (u32, u64) {
+        let split = self.splits.of(id, self.seed);
+        let key = shuffle_key(self.seed, id);
+        let mut first = 0;
+        for (name, n) in &self.n_buckets {
+            if name == split {
+                // The key's share of the whole range decides, so buckets follow each other in the order.
+                let bucket = (u128::from(key) * u128::from(*n)) >> 64;
+                return (first + u32::try_from(bucket).expect("it is below n"), key);
+            }
+            first += n;
+        }
+        panic!("split `{split}` is not among {:?}", self.n_buckets)
+    }
+}
+
+/// A sorted run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunFile {
+    /// Arrow file, one batch per bucket.
+    pub path: PathBuf,
+    /// Size of the file.
+    pub bytes: u64,
+    /// The buckets of its batches, rising.
+    pub buckets: Vec<u32>,
+}
+
+/// The rows of a run: key, id and tokens.
+#[must_use]
+pub fn run_schema() -> SchemaRef {
+    let tokens = DataType::List(Arc::new(Field::new("item", DataType::UInt32, false)));
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::UInt64, false),
+        Field::new("document_id", DataType::FixedSizeBinary(16), false),
+        Field::new("tokens", tokens, false),
+    ]))
+}
+
+/// The sink of one shard of documents.
+#[derive(Debug)]
+pub struct RunSink {
+    folder: PathBuf,
+    name: String,
+    buckets: Buckets,
+    /// Bytes of tokens in a run.
+    run_bytes: usize,
+    schema: SchemaRef,
+    written: Mutex<Option<(Vec<RunFile>, u64)>>,
+}
+
+impl RunSink {
+    /// A sink for rows of `id` and `tokens`, which writes runs of `run_bytes` to `folder`.
+    #[must_use]
+    pub fn new(
+        folder: PathBuf,
+        name: String,
+        buckets: Buckets,
+        run_bytes: usize,
+        schema: SchemaRef,
+    ) -> Self {
+        Self { folder, name, buckets, run_bytes, schema, written: Mutex::new(None) }
+    }
+
+    /// The runs and the number of rows in them, after the plan has ended well.
+    #[must_use]
+    pub fn take(&self) -> Option<(Vec<RunFile>, u64)> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn write_run(&self, batches: &mut Vec<RecordBatch>, index: usize) -> Result<RunFile, Error> {
+        let rows = concat_batches(&batches[0].schema(), batches.iter())?;
+        batches.clear();
+        let ids = rows.column(0).as_fixed_size_binary();
+        let mut order: Vec<(u32, u64, u32)> = (0..rows.num_rows())
+            .map(|row| {
+                let (bucket, key) = self.buckets.of(ids.value(row));
+                (bucket, key, u32::try_from(row).expect("a run fits into memory"))
+            })
+            .collect();
+        order.sort_unstable_by_key(|&(bucket, key, row)| (bucket, key, ids.value(row as usize)));
+        let path = self.folder.join(format!("{}-{index:04}.arrow", self.name));
+        let temporary = store::aside(&self.folder);
+        let io = |action| shard::Error::io(action, &temporary);
+        let file = BufWriter::new(File::create(&temporary).map_err(io("create"))?);
+        let mut writer = FileWriter::try_new(file, &run_schema())?;
+        let mut buckets = Vec::new();
+        for part in order.chunk_by(|a, b| a.0 == b.0) {
+            let indices = UInt32Array::from_iter_values(part.iter().map(|&(_, _, row)| row));
+            let taken = take_record_batch(&rows, &indices)?;
+            let keys: ArrayRef =
+                Arc::new(UInt64Array::from_iter_values(part.iter().map(|&(_, key, _)| key)));
+            let columns = vec![keys, Arc::clone(taken.column(0)), Arc::clone(taken.column(1))];
+            writer.write(&RecordBatch::try_new(run_schema(), columns)?)?;
+            buckets.push(part[0].0);
+        }
+        let file = writer.into_inner()?.into_inner().map_err(|error| io("write")(error.into_error()))?;
+        file.sync_all().map_err(io("sync"))?;
+        let bytes = file.metadata().map_err(io("read"))?.len();
+        store::publish(&temporary, &path)?;
+        Ok(RunFile { path, bytes, buckets })
+    }
+}
+
+/// Reads the batch of `bucket` from a run; none when the run has no row of it.
+///
+/// # Errors
+/// When the run cannot be read.
+pub fn read_bucket(run: &RunFile, bucket: u32) -> Result<Option<RecordBatch>, Error> {
+    let Ok(index) = run.buckets.binary_search(&bucket) else { return Ok(None) };
+    let file = File::open(&run.path).map_err(shard::Error::io("open", &run.path))?;
+    let mut reader = arrow::ipc::reader::FileReader::try_new(std::io::BufReader::new(file), None)?;
+    reader.set_index(index)?;
+    Ok(reader.next().transpose()?)
+}
+
+/// Sorts the rows of one bucket by (key, id).
+///
+/// # Errors
+/// When the batches differ in their columns.
+pub fn sort_bucket(batches: &[RecordBatch]) -> Result<RecordBatch, Error> {
+    let rows = concat_batches(&run_schema(), batches)?;
+    let keys = rows.column(0).as_primitive::<arrow::datatypes::UInt64Type>().values().clone();
+    let ids: FixedSizeBinaryArray = rows.column(1).as_fixed_size_binary().clone();
+    let n = u32::try_from(rows.num_rows()).expect("a bucket fits into memory");
+    let mut order: Vec<u32> = (0..n).collect();
+    order.sort_unstable_by_key(|&row| (keys[row as usize], ids.value(row as usize)));
+    Ok(take_record_batch(&rows, &UInt32Array::from(order))?)
+}
+
+impl DisplayAs for RunSink {
+    fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n: u32 = self.buckets.n_buckets.iter().map(|(_, n)| n).sum();
+        write!(f, "RunSink({}: sorted runs of {} bytes in {n} buckets)", self.name, self.run_bytes)
+    }
+}
+
+#[async_trait]
+impl DataSink for RunSink {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    async fn write_all(
+        &self,
+        mut data: SendableRecordBatchStream,
+        context: &Arc<TaskContext>,
+    ) -> datafusion::error::Result<u64> {
+        let memory = MemoryConsumer::new("RunSink").register(context.memory_pool());
+        let (mut pending, mut bytes, mut n) = (Vec::new(), 0, 0);
+        let mut runs = Vec::new();
+        while let Some(batch) = data.next().await {
+            let batch = batch?;
+            n += batch.num_rows() as u64;
+            let size = batch.column(1).get_buffer_memory_size();
+            bytes += size;
+            pending.push(batch);
+            // Sorting needs the rows twice. What the pool does not grant is written out at once.
+            let is_granted = memory.try_grow(2 * size).is_ok();
+            if bytes >= self.run_bytes || !is_granted {
+                runs.push(self.write_run(&mut pending, runs.len())?);
+                bytes = 0;
+                memory.free();
+            }
+        }
+        if !pending.is_empty() {
+            runs.push(self.write_run(&mut pending, runs.len())?);
+        }
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some((runs, n));
+        Ok(n)
+    }
+}

@@ -1,0 +1,305 @@
+//! Runs a job from its crawl to its model, going on where an earlier run stopped.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ingest::crawl::{CancelFlag, CrawlConfig};
+use serde::Serialize;
+use shard::dataset::Snapshot;
+use shard::store;
+
+use crate::job::LoadedJob;
+use crate::progress::{Talk, Unit};
+use crate::session::{self, Limits};
+use crate::stage::{Run, Stop, documents, duplicates, tokens};
+use crate::{Error, Result};
+
+/// The trainer's program, beside ours.
+const TRAINER: &str = "gristmill-train";
+
+/// What a run left behind; its counts add up.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    /// The job's name.
+    pub job: String,
+    /// Its corpus folder.
+    pub corpus: PathBuf,
+    /// Records read from all sources.
+    pub records: u64,
+    /// Records that steps dropped, by `step/reason`.
+    pub dropped: BTreeMap<String, u64>,
+    /// Documents that are left.
+    pub documents: u64,
+    /// Documents that deduplication left out, by `dedup/method`.
+    pub duplicates: BTreeMap<String, u64>,
+    /// Documents in the token shards; none when the job makes none.
+    pub tokenized: Option<u64>,
+    /// Tokens, all splits together.
+    pub tokens: Option<u64>,
+    /// BLAKE3 of the last dataset's manifest.
+    pub manifest: String,
+    /// The training run's folder.
+    pub run: Option<PathBuf>,
+    /// Wall seconds.
+    pub seconds: f64,
+}
+
+/// How to run a job.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads of the engine.
+    pub threads: usize,
+    /// How progress is told.
+    pub talk: Talk,
+    /// Turns true when the user asks to stop.
+    pub stop: Stop,
+    /// Whether `[train]` is run.
+    pub train: bool,
+}
+
+/// A job whose sources, steps, methods and tokenizer are found and built.
+#[derive(Debug)]
+pub struct Plan {
+    run: Run,
+    documents: documents::Plan,
+    duplicates: Option<duplicates::Methods>,
+    tokens: Option<tokens::Plan>,
+}
+
+impl Plan {
+    /// Resolves everything that can fail before work begins.
+    ///
+    /// # Errors
+    /// When a source finds no file, a step is unknown, a setting cannot work.
+    pub fn resolve(job: LoadedJob, options: &Options) -> Result<Self> {
+        let limits = Limits { memory: job.job.memory.0, threads: options.threads };
+        let runtime = session::runtime(limits)?;
+        let ctx = session::session(&runtime, 1)?;
+        let documents = documents::Plan::resolve(&job, &ctx)?;
+        let duplicates = match &job.job.dedup {
+            Some(_) => Some(duplicates::Methods::resolve(&job)?),
+            None => None,
+        };
+        let tokens = job.job.shard.as_ref().map(|shard| tokens::Plan::resolve(&job, shard));
+        let tokens = tokens.transpose()?;
+        if job.job.train.is_some() && tokens.is_none() {
+            let hint = "add `[shard]` with a `tokenizer`".to_owned();
+            return Err(job.error("train", "a model needs tokens", Some(hint)));
+        }
+        let run = Run {
+            job: Arc::new(job),
+            limits,
+            runtime,
+            talk: options.talk,
+            stop: options.stop.clone(),
+        };
+        Ok(Self { run, documents, duplicates, tokens })
+    }
+
+    /// The plans of all stages, as text.
+    ///
+    /// # Errors
+    /// When a plan cannot be built.
+    pub fn show(&self) -> Result<String> {
+        let mut text = self.documents.show(&self.run)?;
+        if let Some(duplicates) = &self.duplicates {
+            text.push_str(&duplicates.show());
+        }
+        if let Some(tokens) = &self.tokens {
+            text.push_str(&tokens.show());
+        }
+        if let Some(train) = &self.run.job.job.train {
+            text.push_str(&format!("train: {TRAINER} train {}\n", train.recipe));
+        }
+        Ok(text)
+    }
+}
+
+/// Runs a job to its end.
+///
+/// # Errors
+/// The first error of a stage. What is finished stays, and the next run goes on behind it.
+pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
+    let started = Instant::now();
+    let corpus = job.corpus();
+    store::create_folder(&corpus)?;
+    let _lock = lock(&corpus)?;
+    let mut summary =
+        Summary { job: job.job.name.clone(), corpus: corpus.clone(), ..Summary::default() };
+    if let Some(config) = &job.job.crawl {
+        let mut config = config.clone();
+        config.output = job.folder().join(&config.output);
+        crawl(&config, &options).await?;
+    }
+    let train = job.job.train.clone().filter(|_| options.train);
+    let plan = Plan::resolve(job, &options)?;
+    let run = plan.run;
+    let documents = plan.documents.execute(&run).await?;
+    summary.records = documents.manifest.counts.n_in;
+    summary.dropped = documents.manifest.counts.dropped.clone();
+    summary.documents = documents.manifest.counts.n_kept;
+    summary.manifest = documents.manifest_hash.clone();
+    let mut duplicates = None;
+    if let Some(methods) = &plan.duplicates {
+        let snapshot = methods.execute(&run, &documents).await?;
+        summary.manifest = snapshot.manifest_hash.clone();
+        duplicates = Some(snapshot);
+    }
+    if let Some(tokens) = &plan.tokens {
+        let snapshot = tokens.execute(&run, &documents, duplicates.as_ref()).await?;
+        summary.manifest = snapshot.manifest_hash.clone();
+        summary.duplicates = snapshot.manifest.counts.dropped.clone();
+        summary.tokenized = Some(snapshot.manifest.counts.n_kept);
+        summary.tokens = Some(snapshot.manifest.shards.iter().map(shard::manifest::Shard::n_tokens).sum());
+        if let Some(train) = train {
+            let recipe = run.job.folder().join(&train.recipe);
+            let folder = run_folder(&corpus, &recipe);
+            self::train(&recipe, &snapshot, &folder, &options)?;
+            summary.run = Some(folder);
+        }
+    }
+    summary.seconds = started.elapsed().as_secs_f64();
+    Ok(summary)
+}
+
+/// Where the run of a recipe lies in a corpus.
+fn run_folder(corpus: &Path, recipe: &Path) -> PathBuf {
+    corpus.join("runs").join(recipe.file_stem().unwrap_or_default())
+}
+
+/// Takes the corpus for this process, until it ends.
+fn lock(corpus: &Path) -> Result<File> {
+    let path = corpus.join(".lock");
+    let file = File::create(&path).map_err(shard::Error::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Job {
+            place: corpus.display().to_string(),
+            message: "another run is writing to this corpus".to_owned(),
+            hint: Some("wait for it, or stop it: nothing that it finished is lost".to_owned()),
+        }),
+        Err(std::fs::TryLockError::Error(error)) => Err(shard::Error::io("lock", &path)(error).into()),
+    }
+}
+
+/// Crawls into WARC segments, or goes on with a crawl that was stopped.
+///
+/// # Errors
+/// When the crawl cannot go on, or the user asked to stop.
+pub async fn crawl(
+    config: &CrawlConfig,
+    options: &Options,
+) -> Result<ingest::crawl::CrawlSummary> {
+    let flag = CancelFlag::new();
+    let task = options.talk.task("crawl", config.max_pages, Unit::Count("pages"));
+    let mut stop = options.stop.clone();
+    let (config, crawl_flag) = (config.clone(), flag.clone());
+    let (sender, mut progress) = tokio::sync::watch::channel((0, 0));
+    let mut crawl = tokio::task::spawn_blocking(move || {
+        let told = |progress: &ingest::crawl::Progress| {
+            sender.send_replace((progress.fetched, progress.fetched + progress.queued));
+        };
+        ingest::crawl::run(&config, told, crawl_flag)
+    });
+    let ended = loop {
+        tokio::select! {
+            ended = &mut crawl => break ended,
+            Ok(()) = progress.changed() => {
+                let (done, of) = *progress.borrow_and_update();
+                task.set(done, of);
+            }
+            Ok(_) = stop.wait_for(|stop| *stop), if !flag.is_cancelled() => flag.cancel(),
+        }
+    };
+    let summary = ended.expect("the crawl does not panic")?;
+    let errors: u64 = summary.progress.errors.values().sum();
+    task.finish(format!(
+        "{} pages, {errors} URLs without one, {} segments",
+        summary.progress.fetched,
+        summary.segments.len()
+    ));
+    if flag.is_cancelled() { Err(Error::Interrupted) } else { Ok(summary) }
+}
+
+/// Runs the trainer on a version of `tokens`.
+fn train(recipe: &Path, tokens: &Snapshot, folder: &Path, options: &Options) -> Result<()> {
+    let mut command = Command::new(program(TRAINER)?);
+    command.arg("train").arg(recipe);
+    command.arg("--set").arg(format!("data={}", toml_string(&tokens.path)));
+    command.arg("--set").arg(format!("run={}", toml_string(folder)));
+    if options.talk == Talk::Quiet {
+        command.arg("--quiet");
+    }
+    // Standard output is for the job's own summary.
+    command.stdout(Stdio::null());
+    let status = command.status().map_err(shard::Error::io("run", TRAINER))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(130 | 143) => Err(Error::Interrupted),
+        _ => Err(Error::Program { program: TRAINER.to_owned(), status }),
+    }
+}
+
+fn toml_string(path: &Path) -> String {
+    toml::Value::from(path.display().to_string()).to_string()
+}
+
+/// Finds a program of ours beside this one.
+///
+/// # Errors
+/// When it is not there.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(shard::Error::io("find", "gristmill"))?;
+    let folder = own.parent().unwrap_or(Path::new("."));
+    let path = folder.join(name);
+    match path.is_file() {
+        true => Ok(path),
+        false => Err(Error::NoProgram {
+            program: name.to_owned(),
+            folder: folder.to_owned(),
+            hint: "build it with `cargo build --workspace`, or install it with `make install`".into(),
+        }),
+    }
+}
+
+impl Summary {
+    /// The summary as one line per question; every document is in exactly one of the counts.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let n_dropped: u64 = self.dropped.values().sum();
+        let mut text = format!(
+            "{}: {} records = {} documents + {n_dropped} dropped",
+            self.job, self.records, self.documents
+        );
+        text.push_str(&list(&self.dropped));
+        if let (Some(tokenized), Some(tokens)) = (self.tokenized, self.tokens) {
+            let n_duplicates: u64 = self.duplicates.values().sum();
+            text.push_str(&format!(
+                "\n{} documents = {tokenized} in shards ({tokens} tokens) + {n_duplicates} duplicates",
+                self.documents
+            ));
+            text.push_str(&list(&self.duplicates));
+        }
+        text.push_str(&format!(
+            "\n{} in {:.1} s, manifest {}",
+            self.corpus.display(),
+            self.seconds,
+            &self.manifest[..16.min(self.manifest.len())]
+        ));
+        text
+    }
+}
+
+fn list(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() {
+        return String::new();
+    }
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|(reason, n)| (std::cmp::Reverse(**n), (*reason).clone()));
+    let shown: Vec<String> = counts.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+    format!(" ({})", shown.join(", "))
+}

@@ -1,0 +1,458 @@
+//! From sources through the steps to `documents`, `dropped` and `edits`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::logical_expr::{BinaryExpr, Expr};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+use ingest::source::{self, Source, SourceFile};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shard::Dataset;
+use shard::dataset::Snapshot;
+use shard::manifest::{Counts, Manifest, Shard, SourceRead};
+use shard::schema::DatasetKind;
+use shard::store;
+
+use super::unit::{Output, Staging};
+use super::{Run, commit, fingerprint, finished, reasons};
+use crate::exec::document_sink::{DocumentSink, Target};
+use crate::exec::filter_chain::{Action, Chain, Condition, FilterChainExec, Step};
+use crate::exec::source_scan::{FilePart, scan};
+use crate::job::LoadedJob;
+use crate::progress::Unit as Progress;
+use crate::{Error, Result, session};
+
+/// Input bytes of a unit, at most, and at least.
+const UNIT_BYTES: Range<u64> = 4 << 20..256 << 20;
+/// A unit takes at most this share of the job's memory in input bytes.
+const UNIT_SHARE: u64 = 16;
+/// Files of a unit, at most: small files share one.
+const UNIT_FILES_MAX: usize = 10_000;
+
+/// The stage, resolved: nothing is read yet but names and sizes.
+#[derive(Debug)]
+pub struct Plan {
+    sources: Vec<ResolvedSource>,
+    chain: Arc<Chain>,
+    units: Vec<Unit>,
+}
+
+#[derive(Debug)]
+struct ResolvedSource {
+    name: String,
+    kind: &'static str,
+    source: Arc<dyn Source>,
+    files: Vec<SourceFile>,
+}
+
+/// A piece of one source.
+#[derive(Clone, Debug)]
+struct Unit {
+    source: usize,
+    parts: Vec<FilePart>,
+}
+
+impl Plan {
+    /// Finds the files, builds sources and steps, and cuts the input into units.
+    ///
+    /// # Errors
+    /// When a source finds no file, or a source or step cannot be built as the job says.
+    pub fn resolve(job: &LoadedJob, ctx: &SessionContext) -> Result<Self> {
+        let sources = resolve_sources(job)?;
+        let chain = Arc::new(resolve_steps(job, ctx)?);
+        let units = cut(&sources, unit_bytes(job));
+        Ok(Self { sources, chain, units })
+    }
+
+    /// The plan of the first unit, as text; all others differ in the files only.
+    ///
+    /// # Errors
+    /// When the plan cannot be built.
+    pub fn show(&self, run: &Run) -> Result<String> {
+        let mut text = format!(
+            "documents: {} files in {} units\n",
+            self.sources.iter().map(|source| source.files.len()).sum::<usize>(),
+            self.units.len()
+        );
+        for (index, source) in self.sources.iter().enumerate() {
+            let Some(unit) = self.units.iter().find(|unit| unit.source == index) else { continue };
+            let sink = self.sink(run, "unit-000000");
+            let plan = self.physical(unit, &sink)?;
+            let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(false);
+            let bytes: u64 = source.files.iter().map(|file| file.bytes).sum();
+            text.push_str(&format!("source `{}` ({} bytes):\n{shown}", source.name, bytes));
+        }
+        Ok(text)
+    }
+
+    /// Runs the stage, or finds it done, and returns `documents`.
+    ///
+    /// # Errors
+    /// When a file cannot be read, a step cannot work, or nothing is left.
+    pub async fn execute(self, run: &Run) -> Result<Snapshot> {
+        let documents = run.dataset(DatasetKind::Documents);
+        let sources = self.hash_sources(run).await?;
+        let config = self.config(run);
+        let listed = serde_json::to_value(&sources).expect("names, sizes and hashes");
+        let fingerprint = fingerprint("documents", &config, &[], &listed);
+        if let Some(newest) = finished(&documents, &fingerprint)?
+            && finished(&run.dataset(DatasetKind::Dropped), &fingerprint)?.is_some()
+            && finished(&run.dataset(DatasetKind::Edits), &fingerprint)?.is_some()
+        {
+            run.talk.say(format!("{:>12}  version {} is up to date", "documents", newest.version));
+            return Ok(newest);
+        }
+        let outputs = self.run_units(run, &documents, &fingerprint).await?;
+        self.commit(run, outputs, &config, fingerprint, sources)
+    }
+
+    async fn run_units(
+        &self,
+        run: &Run,
+        documents: &Dataset,
+        fingerprint: &str,
+    ) -> Result<Vec<UnitOutput>> {
+        let staging = Staging::new(documents, "documents", fingerprint);
+        let bytes: Vec<u64> = self.units.iter().map(Unit::bytes).collect();
+        let task = run.talk.task("documents", bytes.iter().sum(), Progress::Bytes);
+        let units = self.units.iter().map(|unit| (unit.key(&self.sources), unit.clone()));
+        let ctx = session::session(&run.runtime, 1)?;
+        let mut n = (0, 0);
+        let work = |index: usize, unit: Unit| {
+            let sink = self.sink(run, &format!("unit-{index:06}"));
+            let plan = self.physical(&unit, &sink);
+            let context = ctx.task_ctx();
+            let corpus = run.corpus();
+            async move {
+                let plan = plan?;
+                datafusion::physical_plan::collect(Arc::clone(&plan), context).await?;
+                let written = sink.take().expect("the plan ended well");
+                let n_scanned = rows_scanned(&plan);
+                assert_eq!(n_scanned, written.counts.n_in, "rows read and rows written differ");
+                Ok(UnitOutput {
+                    corpus: corpus.display().to_string(),
+                    documents: written.documents,
+                    dropped: written.dropped,
+                    edits: written.edits,
+                    counts: written.counts,
+                    text_bytes: written.text_bytes,
+                })
+            }
+        };
+        let outputs = staging
+            .run(run, units.collect(), work, |index, output: &UnitOutput| {
+                task.advance(bytes[index]);
+                n.0 += output.counts.n_in;
+                n.1 += output.counts.n_kept;
+            })
+            .await?;
+        task.finish(format!("{} in, {} kept, {} dropped", n.0, n.1, n.0 - n.1));
+        Ok(outputs)
+    }
+
+    fn commit(
+        &self,
+        run: &Run,
+        outputs: Vec<UnitOutput>,
+        config: &Value,
+        fingerprint: String,
+        sources: Vec<SourceRead>,
+    ) -> Result<Snapshot> {
+        let mut counts = Counts::default();
+        let mut shards = [const { Vec::new() }; 3];
+        for output in outputs {
+            counts.add(&output.counts);
+            let written = [output.documents, output.dropped, output.edits];
+            shards.iter_mut().zip(written).for_each(|(shards, shard)| shards.extend(shard));
+        }
+        let kinds = [DatasetKind::Documents, DatasetKind::Dropped, DatasetKind::Edits];
+        let mut manifests = BTreeMap::new();
+        for (kind, shards) in kinds.into_iter().zip(shards) {
+            let schema = match kind {
+                DatasetKind::Documents => Arc::clone(self.chain.documents()),
+                _ => kind.schema(),
+            };
+            let mut manifest = Manifest::new(kind, &schema, fingerprint.clone(), config.clone());
+            manifest.sources = sources.clone();
+            manifest.shards = shards;
+            let rows = manifest.n_rows();
+            manifest.counts = match kind {
+                DatasetKind::Documents => {
+                    assert_eq!(rows, counts.n_kept, "rows of `documents` and rows kept differ");
+                    counts.clone()
+                }
+                _ => Counts { n_in: rows, n_kept: rows, dropped: BTreeMap::new() },
+            };
+            manifests.insert(kind, manifest);
+        }
+        assert_eq!(
+            manifests[&DatasetKind::Dropped].n_rows(),
+            counts.n_dropped(),
+            "rows of `dropped` and rows dropped differ"
+        );
+        let documents = &manifests[&DatasetKind::Documents];
+        if counts.n_kept == 0 {
+            return Err(Error::Empty {
+                stage: "the chain of steps",
+                n_in: counts.n_in,
+                reasons: reasons(documents),
+                hint: "loosen the step that drops most, or check that `path` names the right files"
+                    .to_owned(),
+            });
+        }
+        // `documents` last: whoever sees its new version finds the other two.
+        let mut last = None;
+        for kind in [DatasetKind::Dropped, DatasetKind::Edits, DatasetKind::Documents] {
+            let manifest = manifests.remove(&kind).expect("one of each");
+            last = Some(commit(&run.dataset(kind), manifest)?);
+        }
+        let snapshot = last.expect("there are three");
+        Staging::new(
+            &run.dataset(DatasetKind::Documents),
+            "documents",
+            &snapshot.manifest.fingerprint,
+        )
+        .remove()?;
+        Ok(snapshot)
+    }
+
+    /// What decides the content, beyond the files.
+    fn config(&self, run: &Run) -> Value {
+        let job = &run.job.job;
+        json!({
+            "source": job.source,
+            "step": job.step,
+            "keep_text": job.keep_text,
+            "strict": job.strict,
+            "unit_bytes": unit_bytes(&run.job),
+        })
+    }
+
+    async fn hash_sources(&self, run: &Run) -> Result<Vec<SourceRead>> {
+        let files: Vec<(String, SourceFile)> = self
+            .sources
+            .iter()
+            .flat_map(|source| source.files.iter().map(|file| (source.name.clone(), file.clone())))
+            .collect();
+        let bytes = files.iter().map(|(_, file)| file.bytes).sum();
+        let task = run.talk.task("hash inputs", bytes, Progress::Bytes);
+        let mut sources = Vec::with_capacity(files.len());
+        for (source, file) in files {
+            run.check_stop()?;
+            let path = file.path.clone();
+            let hashed = tokio::task::spawn_blocking(move || store::hash_file(&path)).await;
+            let blake3 = hashed.expect("hashing does not panic")?;
+            task.advance(file.bytes);
+            sources.push(SourceRead { source, file: file.name, bytes: file.bytes, blake3 });
+        }
+        task.finish(format!("{} files", sources.len()));
+        Ok(sources)
+    }
+
+    fn sink(&self, run: &Run, name: &str) -> Arc<DocumentSink> {
+        let target = Target {
+            documents: run.dataset(DatasetKind::Documents),
+            dropped: run.dataset(DatasetKind::Dropped),
+            edits: run.dataset(DatasetKind::Edits),
+            name: name.to_owned(),
+            keep_text: run.job.job.keep_text,
+            strict: run.job.job.strict,
+        };
+        Arc::new(DocumentSink::new(target, Arc::clone(self.chain.output())))
+    }
+
+    fn physical(&self, unit: &Unit, sink: &Arc<DocumentSink>) -> Result<Arc<dyn ExecutionPlan>> {
+        let source = &self.sources[unit.source];
+        let scan = scan(&source.source, source.kind, &unit.parts, None, None)?;
+        let chain = Arc::new(FilterChainExec::new(Arc::clone(&self.chain), scan));
+        let sink = Arc::clone(sink) as Arc<dyn datafusion::datasource::sink::DataSink>;
+        Ok(Arc::new(DataSinkExec::new(chain, sink, None)))
+    }
+}
+
+/// Rows that came out of the leaf of `plan`, by its own count.
+fn rows_scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    match plan.children().first() {
+        Some(child) => rows_scanned(child),
+        None => {
+            plan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or_default() as u64
+        }
+    }
+}
+
+fn unit_bytes(job: &LoadedJob) -> u64 {
+    (job.job.memory.0 / UNIT_SHARE).clamp(UNIT_BYTES.start, UNIT_BYTES.end)
+}
+
+fn resolve_sources(job: &LoadedJob) -> Result<Vec<ResolvedSource>> {
+    let mut sources = Vec::new();
+    for (index, config) in job.job.source.iter().enumerate() {
+        let key = format!("source {}", index + 1);
+        let kind = source::kind(&config.kind).ok_or_else(|| {
+            let known = source::KINDS.iter().map(|kind| kind.name);
+            job.unknown(&format!("{key} kind"), &config.kind, known)
+        })?;
+        let name = job.source_name(index);
+        let document_kind = config.document_kind.as_deref().unwrap_or(kind.document_kind);
+        let built = (kind.build)(&name, document_kind, &config.config)
+            .map_err(|error| job.error(&key, error.to_string(), None))?;
+        let files = source::files(kind, config.path.as_slice(), job.folder())
+            .map_err(|error| job.error(&key, error.to_string(), None))?;
+        sources.push(ResolvedSource { name, kind: kind.name, source: built.into(), files });
+    }
+    Ok(sources)
+}
+
+fn resolve_steps(job: &LoadedJob, ctx: &SessionContext) -> Result<Chain> {
+    let mut chain = Chain::default();
+    for (index, config) in job.job.step.iter().enumerate() {
+        let key = format!("step {}", index + 1);
+        let (name, action) = match (&config.name, &config.condition) {
+            (Some(name), _) => (name.as_str(), registered(job, &key, name, &config.config)?),
+            (None, Some(sql)) => {
+                let condition = condition(ctx, &chain, sql)
+                    .map_err(|error| job.error(&format!("{key} where"), error.to_string(), None))?;
+                ("where", Action::Where(condition))
+            }
+            (None, None) => unreachable!("the job was checked"),
+        };
+        chain.push(Step {
+            label: format!("{}:{name}", index + 1),
+            kinds: config.kinds.clone(),
+            keep_signals: config.keep_signals,
+            action,
+        });
+    }
+    Ok(chain)
+}
+
+fn registered(job: &LoadedJob, key: &str, name: &str, config: &toml::Table) -> Result<Action> {
+    let error = |error: ingest::Error| job.error(key, error.to_string(), None);
+    if let Some(kind) = ingest::filter::kind(name) {
+        return Ok(Action::Filter(kind, (kind.build)(config).map_err(error)?.into()));
+    }
+    if let Some(kind) = ingest::modifier::kind(name) {
+        return Ok(Action::Modifier(kind.name, (kind.build)(config).map_err(error)?.into()));
+    }
+    let filters = ingest::filter::KINDS.iter().map(|kind| kind.name);
+    let known = filters.chain(ingest::modifier::KINDS.iter().map(|kind| kind.name));
+    Err(job.unknown(&format!("{key} use"), name, known))
+}
+
+/// Plans a condition over the columns that the chain has so far.
+fn condition(ctx: &SessionContext, chain: &Chain, sql: &str) -> Result<Condition> {
+    let schema = DFSchema::try_from(Arc::clone(chain.documents()))?;
+    let expr = ctx.parse_sql_expr(sql, &schema)?;
+    let mut compared = Vec::new();
+    collect_compared(&expr, &mut compared);
+    let values = compared
+        .into_iter()
+        .map(|expr| Ok((expr.to_string(), ctx.create_physical_expr(expr, &schema)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let expr = ctx.create_physical_expr(expr, &schema)?;
+    let data_type = expr.data_type(chain.documents())?;
+    if data_type != arrow::datatypes::DataType::Boolean {
+        return Err(Error::Engine(datafusion::error::DataFusionError::Plan(format!(
+            "`{sql}` is a {data_type}, a condition is needed"
+        ))));
+    }
+    Ok(Condition { sql: sql.to_owned(), expr, values })
+}
+
+/// Collects what a condition compares with something: functions and columns, but not the text itself.
+fn collect_compared(expr: &Expr, compared: &mut Vec<Expr>) {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) => {
+            collect_compared(left, compared);
+            collect_compared(right, compared);
+        }
+        Expr::Not(inner) | Expr::IsNull(inner) | Expr::IsNotNull(inner) => {
+            collect_compared(inner, compared);
+        }
+        Expr::Between(between) => collect_compared(&between.expr, compared),
+        Expr::InList(list) => collect_compared(&list.expr, compared),
+        Expr::Like(like) => collect_compared(&like.expr, compared),
+        Expr::Literal(ScalarValue::Null, _) | Expr::Literal(..) => {}
+        Expr::Column(column) if column.name == "text" => {}
+        other if !compared.contains(other) => compared.push(other.clone()),
+        _ => {}
+    }
+}
+
+/// Cuts files into units: parts of big files that can be split, groups of small ones.
+fn cut(sources: &[ResolvedSource], unit_bytes: u64) -> Vec<Unit> {
+    let mut units = Vec::new();
+    for (source, resolved) in sources.iter().enumerate() {
+        let mut group = Unit { source, parts: Vec::new() };
+        let flush = |group: &mut Unit, units: &mut Vec<Unit>| {
+            if !group.parts.is_empty() {
+                let parts = std::mem::take(&mut group.parts);
+                units.push(Unit { source, parts });
+            }
+        };
+        for file in &resolved.files {
+            if file.bytes > unit_bytes && resolved.source.is_splittable(&file.name) {
+                flush(&mut group, &mut units);
+                let n = file.bytes.div_ceil(unit_bytes);
+                for part in 0..n {
+                    let range = part * unit_bytes..((part + 1) * unit_bytes).min(file.bytes);
+                    let part = FilePart { file: file.clone(), range: Some(range) };
+                    units.push(Unit { source, parts: vec![part] });
+                }
+                continue;
+            }
+            if group.bytes() + file.bytes > unit_bytes || group.parts.len() == UNIT_FILES_MAX {
+                flush(&mut group, &mut units);
+            }
+            group.parts.push(FilePart { file: file.clone(), range: None });
+        }
+        flush(&mut group, &mut units);
+    }
+    units
+}
+
+impl Unit {
+    fn bytes(&self) -> u64 {
+        let size = |part: &FilePart| match &part.range {
+            Some(range) => range.end - range.start,
+            None => part.file.bytes,
+        };
+        self.parts.iter().map(size).sum()
+    }
+
+    fn key(&self, sources: &[ResolvedSource]) -> String {
+        let parts = self.parts.iter().map(|part| {
+            let range = part.range.as_ref().map(|range| [range.start, range.end]);
+            json!([part.file.name, range])
+        });
+        json!([sources[self.source].name, parts.collect::<Vec<_>>()]).to_string()
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct UnitOutput {
+    corpus: String,
+    documents: Option<Shard>,
+    dropped: Option<Shard>,
+    edits: Option<Shard>,
+    counts: Counts,
+    text_bytes: u64,
+}
+
+impl Output for UnitOutput {
+    fn files(&self) -> Vec<(PathBuf, u64)> {
+        let kinds = [DatasetKind::Documents, DatasetKind::Dropped, DatasetKind::Edits];
+        let written = [&self.documents, &self.dropped, &self.edits];
+        let path = |(kind, shard): (DatasetKind, &Option<Shard>)| {
+            let shard = shard.as_ref()?;
+            Some((Path::new(&self.corpus).join(kind.name()).join(&shard.path), shard.bytes))
+        };
+        kinds.into_iter().zip(written).filter_map(path).collect()
+    }
+}

@@ -1,0 +1,118 @@
+//! The stages of a job, in the order in which they run, and the units that they are cut into.
+
+pub mod documents;
+pub mod duplicates;
+pub mod tokens;
+pub mod unit;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::runtime_env::RuntimeEnv;
+use serde_json::Value;
+use shard::Dataset;
+use shard::dataset::Snapshot;
+use shard::manifest::{Manifest, Parent, hash};
+use shard::schema::DatasetKind;
+
+use crate::job::LoadedJob;
+use crate::progress::Talk;
+use crate::session::Limits;
+use crate::{Error, Result};
+
+/// What every stage of a run shares.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The job.
+    pub job: Arc<LoadedJob>,
+    /// Memory and threads.
+    pub limits: Limits,
+    /// Memory pool and spill folders.
+    pub runtime: Arc<RuntimeEnv>,
+    /// Where progress goes.
+    pub talk: Talk,
+    /// Whether the user asked to stop.
+    pub stop: Stop,
+}
+
+/// Turns true when the user asked to stop.
+pub type Stop = tokio::sync::watch::Receiver<bool>;
+
+impl Run {
+    /// The dataset of `kind` in the job's corpus.
+    #[must_use]
+    pub fn dataset(&self, kind: DatasetKind) -> Dataset {
+        Dataset::at(self.corpus().join(kind.name()))
+    }
+
+    /// The corpus folder.
+    #[must_use]
+    pub fn corpus(&self) -> PathBuf {
+        self.job.corpus()
+    }
+
+    /// Fails when the user asked to stop.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] then.
+    pub fn check_stop(&self) -> Result<()> {
+        match *self.stop.borrow() {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The name of what a stage makes of its inputs: BLAKE3 over all that decides its content.
+#[must_use]
+pub fn fingerprint(stage: &str, config: &Value, parents: &[Parent], sources: &Value) -> String {
+    let all = serde_json::json!({
+        "format": shard::manifest::FORMAT_VERSION,
+        "stage": stage,
+        "version": env!("CARGO_PKG_VERSION"),
+        "config": config,
+        "parents": parents,
+        "sources": sources,
+    });
+    hash(all.to_string().as_bytes())
+}
+
+/// The newest version of `dataset` if it is what `fingerprint` names.
+///
+/// # Errors
+/// When the newest manifest cannot be read.
+pub fn finished(dataset: &Dataset, fingerprint: &str) -> Result<Option<Snapshot>> {
+    Ok(dataset.newest()?.filter(|newest| newest.manifest.fingerprint == fingerprint))
+}
+
+/// Commits `manifest` on top of the newest version.
+///
+/// # Errors
+/// When another writer was first, or the file system refuses.
+pub fn commit(dataset: &Dataset, manifest: Manifest) -> Result<Snapshot> {
+    let base = dataset.newest()?.map_or(0, |newest| newest.version);
+    Ok(dataset.commit(base, manifest)?)
+}
+
+/// A version as the parent of what is made from it.
+#[must_use]
+pub fn parent(snapshot: &Snapshot) -> Parent {
+    let dataset = snapshot.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Parent { dataset, version: snapshot.version, manifest: snapshot.manifest_hash.clone() }
+}
+
+/// The counts of a manifest as a sentence: `3 too_short, 1 bad_json`.
+#[must_use]
+pub fn reasons(manifest: &Manifest) -> String {
+    let mut reasons: Vec<_> = manifest.counts.dropped.iter().collect();
+    reasons.sort_by_key(|(reason, n)| (std::cmp::Reverse(**n), (*reason).clone()));
+    match reasons.is_empty() {
+        true => "no document came in".to_owned(),
+        false => reasons
+            .iter()
+            .take(5)
+            .map(|(reason, n)| format!("{n} {reason}"))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}

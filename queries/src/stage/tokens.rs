@@ -1,0 +1,538 @@
+//! From `documents` without `duplicates` to `tokens`, in the order in which they are trained on.
+//!
+//! Two passes. The first encodes each shard of documents and writes its rows as runs sorted by (bucket, key, id), where
+//! the key is a hash of seed and id and a bucket is a slice of the range of keys. The second reads one bucket of all runs,
+//! sorts it in memory and writes it as one shard. Bucket follows bucket in the order of keys, so the whole
+//! dataset is sorted, whatever the threads, and memory is bounded by runs and buckets.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, AsArray, ListBuilder, UInt32Array, UInt32Builder};
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::DFSchema;
+use datafusion::datasource::sink::{DataSink, DataSinkExec};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::prelude::{SessionContext, col};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shard::dataset::Snapshot;
+use shard::manifest::{Counts, Manifest, Shard};
+use shard::schema::{DatasetKind, ID_BYTES};
+use shard::split::Splits;
+use shard::store;
+use shard::tokenizer::{Tokenizer, TokenizerSpec, train_bpe};
+use shard::writer::{ShardWriter, number_tokens};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::unit::{Output, Staging};
+use super::{Run, commit, fingerprint, finished, parent, reasons};
+use crate::exec::run_sink::{Buckets, RunFile, RunSink, read_bucket, sort_bucket};
+use crate::exec::shard_scan::{scan, schema_of};
+use crate::job::{LoadedJob, ShardConfig};
+use crate::progress::Unit as Progress;
+use crate::{Error, Result, session};
+
+/// The split that models are trained on.
+const TRAIN: &str = "train";
+/// Share of the job's memory for the tokens of one run, and for those of one bucket, on each thread.
+const SORT_SHARE: u64 = 16;
+/// Bytes of tokens that a byte of a shard of documents gives, about: 3 bytes of text, 4 of them a token of 4 bytes.
+const TOKEN_BYTES_PER_BYTE: u64 = 3;
+/// Seeds the choice of the documents that a tokenizer is trained on, apart from every other use of the job's seed.
+const SAMPLE_SEED: u64 = 0x0074_6f6b_656e_697a;
+
+type Id = [u8; ID_BYTES as usize];
+
+/// `[shard]` of a job, checked.
+#[derive(Debug)]
+pub struct Plan {
+    config: ShardConfig,
+    spec: TokenizerSpec,
+    splits: Arc<Splits>,
+}
+
+impl Plan {
+    /// Checks the settings; the tokenizer is loaded when the stage runs.
+    ///
+    /// # Errors
+    /// When they cannot work.
+    pub fn resolve(job: &LoadedJob, config: &ShardConfig) -> Result<Self> {
+        let mut spec = TokenizerSpec::parse(&config.tokenizer)?;
+        if let TokenizerSpec::Path(path) = &mut spec {
+            *path = job.folder().join(&*path);
+            if !path.is_file() {
+                let message = format!("there is no tokenizer `{}`", path.display());
+                let hint = "name a `tokenizer.json`, or train one with `train:bpe:32000`".to_owned();
+                return Err(job.error("shard.tokenizer", message, Some(hint)));
+            }
+        }
+        let splits = Arc::new(Splits::new(config.split.clone())?);
+        Ok(Self { config: config.clone(), spec, splits })
+    }
+
+    /// The plan in words.
+    #[must_use]
+    pub fn show(&self) -> String {
+        format!(
+            "tokens: {} over documents without duplicates; encode → sorted runs → one shard per bucket, splits {:?}\n",
+            self.config.tokenizer, self.config.split
+        )
+    }
+
+    /// Runs the stage, or finds it done, and returns `tokens`.
+    ///
+    /// # Errors
+    /// When nothing is left to train on, a shard cannot be read or the tokenizer cannot be used.
+    pub async fn execute(
+        &self,
+        run: &Run,
+        documents: &Snapshot,
+        duplicates: Option<&Snapshot>,
+    ) -> Result<Snapshot> {
+        let dataset = run.dataset(DatasetKind::Tokens);
+        let mut config = json!({ "shard": self.config, "seed": run.job.job.seed });
+        if let TokenizerSpec::Path(path) = &self.spec {
+            config["tokenizer_blake3"] = Value::from(store::hash_file(path)?);
+        }
+        config["sort_bytes"] = Value::from(sort_bytes(run));
+        let parents: Vec<_> = [Some(documents), duplicates].into_iter().flatten().map(parent).collect();
+        let fingerprint = fingerprint("tokens", &config, &parents, &Value::Null);
+        if let Some(newest) = finished(&dataset, &fingerprint)? {
+            run.talk.say(format!("{:>12}  version {} is up to date", "tokens", newest.version));
+            return Ok(newest);
+        }
+        let removed = Arc::new(removed(duplicates)?);
+        let encode = Staging::new(&dataset, "encode", &fingerprint);
+        let sort = Staging::new(&dataset, "sort", &fingerprint);
+        let tokenizer = Arc::new(self.tokenizer(run, documents, &removed, encode.folder()).await?);
+        let (runs, counts) = self.encode(run, documents, &removed, &tokenizer, &encode).await?;
+        let mut manifest = Manifest::new(
+            DatasetKind::Tokens,
+            &DatasetKind::Tokens.schema(),
+            fingerprint,
+            config,
+        );
+        manifest.parents = parents;
+        manifest.counts = counts;
+        if manifest.counts.n_kept == 0 {
+            return Err(Error::Empty {
+                stage: "deduplication",
+                n_in: manifest.counts.n_in,
+                reasons: reasons(&manifest),
+                hint: "check the settings of `[dedup]`".to_owned(),
+            });
+        }
+        manifest.shards = self.sort(run, documents, runs, &sort).await?;
+        number_tokens(&mut manifest.shards);
+        assert_eq!(manifest.n_rows(), manifest.counts.n_kept, "documents encoded and rows written differ");
+        let name = format!("tokenizer-{}.json", &tokenizer.fingerprint()[..12]);
+        store::put_if_absent(&dataset.path().join(&name), tokenizer.to_bytes())?;
+        manifest.tokenizer = Some(tokenizer.info(&name));
+        let snapshot = commit(&dataset, manifest)?;
+        encode.remove()?;
+        sort.remove()?;
+        Ok(snapshot)
+    }
+
+    /// Loads the tokenizer, or trains it on the documents of the split `train`.
+    async fn tokenizer(
+        &self,
+        run: &Run,
+        documents: &Snapshot,
+        removed: &Arc<HashMap<Id, String>>,
+        folder: &Path,
+    ) -> Result<Tokenizer> {
+        let n_vocabulary = match &self.spec {
+            TokenizerSpec::Path(path) => return Ok(Tokenizer::load(path)?),
+            TokenizerSpec::TrainBpe { n_vocabulary } => *n_vocabulary,
+        };
+        let path = folder.join("tokenizer.json");
+        if path.is_file() {
+            return Ok(Tokenizer::load(&path)?);
+        }
+        let task = run.talk.task("tokenizer", documents.manifest.n_rows(), Progress::Count("documents"));
+        let texts = Texts::new(self, run, documents, removed)?;
+        let failure = Arc::clone(&texts.failure);
+        let n_bytes = Arc::clone(&texts.n_bytes);
+        let trained = tokio::task::spawn_blocking(move || train_bpe(texts, n_vocabulary));
+        let bytes = trained.await.expect("training does not panic")?;
+        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        store::replace(&path, &bytes)?;
+        let tokenizer = Tokenizer::from_bytes(&bytes, &path.display().to_string())?;
+        let n_bytes = n_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        task.finish(format!("{} tokens from {n_bytes} bytes of text", tokenizer.n_vocabulary()));
+        Ok(tokenizer)
+    }
+
+    /// The first pass.
+    async fn encode(
+        &self,
+        run: &Run,
+        documents: &Snapshot,
+        removed: &Arc<HashMap<Id, String>>,
+        tokenizer: &Arc<Tokenizer>,
+        staging: &Staging,
+    ) -> Result<(Vec<RunFile>, Counts)> {
+        store::create_folder(staging.folder())?;
+        let task = run.talk.task("tokenize", documents.manifest.n_rows(), Progress::Count("documents"));
+        let ctx = session::session(&run.runtime, 1)?;
+        let shards = documents.manifest.shards.iter();
+        let units = shards.map(|shard| (shard.blake3.clone(), shard.clone()));
+        let rows: Vec<u64> = documents.manifest.shards.iter().map(|shard| shard.rows).collect();
+        let buckets = self.buckets(run, documents);
+        let run_bytes = usize::try_from(sort_bytes(run)).unwrap_or(usize::MAX);
+        let work = |index: usize, shard: Shard| {
+            let name = format!("run-{index:06}");
+            let schema = schema_of(&documents.manifest);
+            let (documents, removed) = (documents.clone(), Arc::clone(removed));
+            let (tokenizer, buckets) = (Arc::clone(tokenizer), buckets.clone());
+            let folder = staging.folder().clone();
+            let ctx = ctx.clone();
+            async move {
+                let (gone, dropped) = removed_rows(&documents, &shard, &removed)?;
+                let scan = scan(&documents, &shard, &schema, &["id", "text"], &gone)?;
+                let plan = projection(&ctx, scan, tokenizer)?;
+                let sink = Arc::new(RunSink::new(folder, name, buckets, run_bytes, plan.schema()));
+                let plan = DataSinkExec::new(plan, Arc::clone(&sink) as Arc<dyn DataSink>, None);
+                datafusion::physical_plan::collect(Arc::new(plan), ctx.task_ctx()).await?;
+                let (runs, n_kept) = sink.take().expect("the plan ended well");
+                let counts = Counts { n_in: shard.rows, n_kept, dropped };
+                counts.assert_complete("encode");
+                Ok(EncodeOutput { runs, counts })
+            }
+        };
+        let outputs =
+            staging.run(run, units.collect(), work, |index, _| task.advance(rows[index])).await?;
+        let (mut runs, mut counts) = (Vec::new(), Counts::default());
+        for output in outputs {
+            let output: EncodeOutput = output;
+            counts.add(&output.counts);
+            runs.extend(output.runs);
+        }
+        task.finish(format!("{} documents, {} duplicates left out", counts.n_kept, counts.n_dropped()));
+        Ok((runs, counts))
+    }
+
+    /// The second pass.
+    async fn sort(
+        &self,
+        run: &Run,
+        documents: &Snapshot,
+        runs: Vec<RunFile>,
+        staging: &Staging,
+    ) -> Result<Vec<Shard>> {
+        let buckets = self.buckets(run, documents);
+        let runs = Arc::new(runs);
+        let units: Vec<(String, (String, u32))> = buckets
+            .all()
+            .map(|(split, number)| (format!("{split}-{number}"), (split.to_owned(), number)))
+            .collect();
+        let task = run.talk.task("shuffle", units.len() as u64, Progress::Count("shards"));
+        let dataset = run.dataset(DatasetKind::Tokens);
+        let work = |index: usize, (split, number): (String, u32)| {
+            let (runs, dataset) = (Arc::clone(&runs), dataset.clone());
+            async move {
+                let written = tokio::task::spawn_blocking(move || {
+                    let bucket = u32::try_from(index).expect("buckets are counted in 32 bits");
+                    let name = format!("{split}-{number:05}");
+                    let shard = sort_one(&runs, bucket, &dataset, &name, &split)?;
+                    Ok(SortOutput { dataset: dataset.path().to_owned(), shard })
+                });
+                written.await.expect("sorting does not panic")
+            }
+        };
+        let outputs = staging.run(run, units, work, |_, _| task.advance(1)).await?;
+        let shards: Vec<Shard> =
+            outputs.into_iter().filter_map(|output: SortOutput| output.shard).collect();
+        let tokens: u64 = shards.iter().map(Shard::n_tokens).sum();
+        task.finish(format!("{tokens} tokens in {} shards", shards.len()));
+        Ok(shards)
+    }
+
+    fn buckets(&self, run: &Run, documents: &Snapshot) -> Buckets {
+        let stored: u64 = documents.manifest.shards.iter().map(|shard| shard.bytes).sum();
+        let bucket_bytes = sort_bytes(run).min(self.config.shard_bytes.0).max(1);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let n = (stored * TOKEN_BYTES_PER_BYTE) as f64 / bucket_bytes as f64;
+        // `train` first: it is what readers open.
+        let mut names: Vec<&str> = self.splits.names().collect();
+        names.sort_by_key(|name| (*name != TRAIN, *name));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, and is at least 1 here")]
+        let count = |name: &str| (n * self.config.split[name]).ceil().max(1.0) as u32;
+        let n_buckets = names.iter().map(|name| ((*name).to_owned(), count(name))).collect();
+        Buckets { splits: Arc::clone(&self.splits), n_buckets, seed: run.job.job.seed }
+    }
+}
+
+fn sort_bytes(run: &Run) -> u64 {
+    run.job.job.memory.0 / SORT_SHARE
+}
+
+/// The documents that are copies, with the method that found them.
+fn removed(duplicates: Option<&Snapshot>) -> Result<HashMap<Id, String>> {
+    let mut removed = HashMap::new();
+    let Some(duplicates) = duplicates else { return Ok(removed) };
+    for shard in &duplicates.manifest.shards {
+        read_columns(duplicates, shard, &["id", "method"], |batch| {
+            let ids = batch.column(0).as_fixed_size_binary();
+            let methods = batch.column(1).as_string::<i32>();
+            for row in 0..batch.num_rows() {
+                removed.insert(id(ids.value(row)), methods.value(row).to_owned());
+            }
+        })?;
+    }
+    Ok(removed)
+}
+
+/// Positions in `shard` of the documents that are copies, and their number by method.
+fn removed_rows(
+    documents: &Snapshot,
+    shard: &Shard,
+    removed: &HashMap<Id, String>,
+) -> Result<(Vec<u64>, BTreeMap<String, u64>)> {
+    let (mut rows, mut dropped) = (Vec::new(), BTreeMap::new());
+    if removed.is_empty() {
+        return Ok((rows, dropped));
+    }
+    let mut position = 0;
+    read_columns(documents, shard, &["id"], |batch| {
+        let ids = batch.column(0).as_fixed_size_binary();
+        for row in 0..batch.num_rows() {
+            if let Some(method) = removed.get(&id(ids.value(row))) {
+                *dropped.entry(format!("dedup/{method}")).or_default() += 1;
+                rows.push(position);
+            }
+            position += 1;
+        }
+    })?;
+    Ok((rows, dropped))
+}
+
+fn id(bytes: &[u8]) -> Id {
+    bytes.try_into().expect("ids have 16 bytes")
+}
+
+/// Reads columns of a shard, in the order of the schema, batch by batch.
+fn read_columns(
+    snapshot: &Snapshot,
+    shard: &Shard,
+    columns: &[&str],
+    mut visit: impl FnMut(&RecordBatch),
+) -> Result<()> {
+    let path = snapshot.shard_path(shard);
+    for batch in open_columns(&path, columns)? {
+        visit(&batch.map_err(shard::Error::arrow("read", &path))?);
+    }
+    Ok(())
+}
+
+fn open_columns(
+    path: &Path,
+    columns: &[&str],
+) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader> {
+    let file = std::fs::File::open(path).map_err(shard::Error::io("open", path))?;
+    let error = |error: parquet::errors::ParquetError| shard::Error::arrow("read", path)(error);
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(error)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    Ok(builder.with_projection(mask).with_batch_size(1024).build().map_err(error)?)
+}
+
+/// The plan above a scan of `id` and `text`: `id` and its tokens, ended by the token that ends a document.
+fn projection(
+    ctx: &SessionContext,
+    scan: Arc<dyn ExecutionPlan>,
+    tokenizer: Arc<Tokenizer>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = DFSchema::try_from(scan.schema())?;
+    let tokens = tokens_udf(tokenizer).call(vec![col("text")]);
+    let exprs = [(col("id"), "document_id"), (tokens, "tokens")]
+        .into_iter()
+        .map(|(expr, alias)| {
+            let expr = ctx.create_physical_expr(expr, &schema)?;
+            Ok(ProjectionExpr { expr, alias: alias.to_owned() })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
+}
+
+fn tokens_udf(tokenizer: Arc<Tokenizer>) -> ScalarUDF {
+    let item = Field::new("item", DataType::UInt32, false);
+    let field = item.clone();
+    let fun = move |args: &[ColumnarValue]| {
+        let text = ColumnarValue::values_to_arrays(args)?;
+        let mut builder = ListBuilder::new(UInt32Builder::new()).with_field(field.clone());
+        let mut ids = Vec::new();
+        for text in text[0].as_string_view() {
+            ids.clear();
+            tokenizer.encode(text.unwrap_or_default(), &mut ids).map_err(Error::from)?;
+            ids.extend(tokenizer.end_of_document());
+            builder.values().append_slice(&ids);
+            builder.append(true);
+        }
+        Ok(ColumnarValue::Array(Arc::new(builder.finish())))
+    };
+    let output = DataType::List(Arc::new(item));
+    create_udf("tokens", vec![DataType::Utf8View], output, Volatility::Immutable, Arc::new(fun))
+}
+
+/// Writes one bucket of all runs as a shard; none when no document fell into it.
+fn sort_one(
+    runs: &[RunFile],
+    bucket: u32,
+    dataset: &shard::Dataset,
+    name: &str,
+    split: &str,
+) -> Result<Option<Shard>> {
+    let mut batches = Vec::new();
+    for run in runs {
+        batches.extend(read_bucket(run, bucket)?);
+    }
+    if batches.is_empty() {
+        return Ok(None);
+    }
+    let rows = sort_bucket(&batches)?;
+    drop(batches);
+    let schema = DatasetKind::Tokens.schema();
+    let tokens = rows.column(2).as_list::<i32>();
+    let lengths = tokens.offsets().lengths();
+    let n_tokens = UInt32Array::from_iter_values(
+        lengths.map(|n| u32::try_from(n).expect("a document has less than 4 G tokens")),
+    );
+    let columns: Vec<ArrayRef> =
+        vec![Arc::clone(rows.column(1)), Arc::clone(rows.column(2)), Arc::new(n_tokens)];
+    let mut writer = ShardWriter::create(dataset, name, split, &schema)?;
+    writer.write(&RecordBatch::try_new(schema, columns)?)?;
+    Ok(Some(writer.finish()?))
+}
+
+/// The texts that a tokenizer is trained on: of the split `train`, without duplicates, in corpus order.
+struct Texts {
+    shards: std::vec::IntoIter<PathBuf>,
+    reader: Option<(PathBuf, parquet::arrow::arrow_reader::ParquetRecordBatchReader)>,
+    batch: Option<(RecordBatch, usize)>,
+    removed: Arc<HashMap<Id, String>>,
+    splits: Arc<Splits>,
+    seed: u64,
+    /// Documents whose hash is at most this are read.
+    threshold: u64,
+    n_bytes: Arc<std::sync::atomic::AtomicU64>,
+    /// What ended the texts early.
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Texts {
+    fn new(
+        plan: &Plan,
+        run: &Run,
+        documents: &Snapshot,
+        removed: &Arc<HashMap<Id, String>>,
+    ) -> Result<Self> {
+        let stored: u64 = documents.manifest.shards.iter().map(|shard| shard.bytes).sum();
+        let text_bytes = stored * TOKEN_BYTES_PER_BYTE;
+        let sample = plan.config.tokenizer_sample.0;
+        let threshold = match text_bytes <= sample {
+            true => u64::MAX,
+            false => {
+                let share = u128::from(u64::MAX) * u128::from(sample) / u128::from(text_bytes);
+                u64::try_from(share).expect("a share is below one")
+            }
+        };
+        let paths: Vec<PathBuf> =
+            documents.manifest.shards.iter().map(|shard| documents.shard_path(shard)).collect();
+        Ok(Self {
+            shards: paths.into_iter(),
+            reader: None,
+            batch: None,
+            removed: Arc::clone(removed),
+            splits: Arc::clone(&plan.splits),
+            seed: run.job.job.seed,
+            threshold,
+            n_bytes: Arc::default(),
+            failure: Arc::default(),
+        })
+    }
+
+    fn next_text(&mut self) -> Result<Option<String>> {
+        loop {
+            if let Some((batch, row)) = &mut self.batch {
+                let ids = batch.column(0).as_fixed_size_binary();
+                while *row < batch.num_rows() {
+                    let current = *row;
+                    *row += 1;
+                    let id = id(ids.value(current));
+                    let is_wanted = xxh3_64_with_seed(&id, SAMPLE_SEED) <= self.threshold
+                        && self.splits.of(&id, self.seed) == TRAIN
+                        && !self.removed.contains_key(&id);
+                    if is_wanted {
+                        let text = batch.column(1).as_string::<i32>().value(current).to_owned();
+                        let bytes = text.len() as u64;
+                        self.n_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+                        return Ok(Some(text));
+                    }
+                }
+                self.batch = None;
+            }
+            match &mut self.reader {
+                Some((path, reader)) => match reader.next() {
+                    Some(batch) => {
+                        self.batch =
+                            Some((batch.map_err(shard::Error::arrow("read", path))?, 0));
+                    }
+                    None => self.reader = None,
+                },
+                None => match self.shards.next() {
+                    Some(path) => {
+                        let reader = open_columns(&path, &["id", "text"])?;
+                        self.reader = Some((path, reader));
+                    }
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+}
+
+impl Iterator for Texts {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        self.next_text().unwrap_or_else(|error| {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            None
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct EncodeOutput {
+    runs: Vec<RunFile>,
+    counts: Counts,
+}
+
+impl Output for EncodeOutput {
+    fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.runs.iter().map(|run| (run.path.clone(), run.bytes)).collect()
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SortOutput {
+    dataset: PathBuf,
+    shard: Option<Shard>,
+}
+
+impl Output for SortOutput {
+    fn files(&self) -> Vec<(PathBuf, u64)> {
+        let shards = self.shard.iter();
+        shards.map(|shard| (self.dataset.join(&shard.path), shard.bytes)).collect()
+    }
+}
