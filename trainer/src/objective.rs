@@ -9,7 +9,6 @@ pub const IGNORED: i64 = -100;
 ///
 /// `logits_btv` of any float kind, `targets_bt` int64, aligned: position `t` predicts `targets_bt[.., t]`.
 /// The sum, not the mean: a global batch divides by its own number of targets, whatever its parts hold.
-#[must_use]
 pub fn causal_lm(logits_btv: &Tensor, targets_bt: &Tensor) -> Tensor {
     let v = logits_btv.size()[2];
     logits_btv.view([-1, v]).to_kind(Kind::Float).cross_entropy_loss::<Tensor>(

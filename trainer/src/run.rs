@@ -273,10 +273,10 @@ impl<'a> Run<'a> {
             let report = self.train_step()?;
             goes_on = observer.step(&report);
             let is_last = self.step == train.steps;
-            if is_last || self.step % train.evaluate_every == 0 {
+            if is_last || self.step.is_multiple_of(train.evaluate_every) {
                 evaluation = self.measure(observer)?;
             }
-            if is_last || !goes_on || self.step % train.checkpoint_every == 0 {
+            if is_last || !goes_on || self.step.is_multiple_of(train.checkpoint_every) {
                 self.save()?;
             }
         }

@@ -211,10 +211,11 @@ impl Model for Gpt2 {
         let x = lookup(&self.token_embedding_vc, tokens_bt) + positions_tc;
         let mut x_btc = drop(x, self.dropout.embedding);
         for (layer, block) in self.blocks.iter().enumerate() {
+            // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
             let y = self.attention(block, layer, &self.norm(&block.norm_1, &x_btc), pass);
-            x_btc = x_btc + drop(y, self.dropout.residual);
+            x_btc = &x_btc + drop(y, self.dropout.residual);
             let y = self.feed_forward(block, &self.norm(&block.norm_2, &x_btc));
-            x_btc = x_btc + drop(y, self.dropout.residual);
+            x_btc = &x_btc + drop(y, self.dropout.residual);
         }
         pass.finish(t);
         if pass.only_last {

@@ -220,10 +220,11 @@ impl Model for Llama {
         };
         let mut x_btc = Tensor::embedding(&self.token_embedding_vc, tokens_bt, -1, false, false);
         for (layer, block) in self.blocks.iter().enumerate() {
+            // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
             let y = self.norm(&block.norm_1, &x_btc);
-            x_btc = x_btc + self.attention(block, layer, &y, &rotation, pass);
+            x_btc = &x_btc + self.attention(block, layer, &y, &rotation, pass);
             let y = self.norm(&block.norm_2, &x_btc);
-            x_btc = x_btc + block.down.apply(&(block.gate.apply(&y).silu() * block.up.apply(&y)));
+            x_btc = &x_btc + block.down.apply(&(block.gate.apply(&y).silu() * block.up.apply(&y)));
         }
         pass.finish(t);
         if pass.only_last {

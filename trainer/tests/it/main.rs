@@ -1,4 +1,9 @@
 //! Promises of the trainer that are checked against the public Python stack or across processes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the lints know `#[test]` functions, not those they call"
+)]
 
 mod generation;
 mod parity;
