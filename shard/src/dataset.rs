@@ -197,3 +197,6 @@ impl Snapshot {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

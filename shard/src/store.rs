@@ -123,3 +123,6 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+mod tests;

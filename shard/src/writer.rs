@@ -292,3 +292,6 @@ impl Write for HashedFile {
         self.file.flush()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::*;
+
+fn tiny() -> Manifest {
+    let mut manifest = Manifest::new(
+        DatasetKind::Tokens,
+        &DatasetKind::Tokens.schema(),
+        "f".repeat(8),
+        json!({"seed": 42}),
+    );
+    manifest.counts =
+        Counts { n_in: 3, n_kept: 2, dropped: BTreeMap::from([("1:length/short".to_owned(), 1)]) };
+    manifest.shards.push(Shard {
+        path: "data/train-00000-abc.parquet".to_owned(),
+        split: "train".to_owned(),
+        rows: 2,
+        bytes: 100,
+        blake3: "abc".to_owned(),
+        row_groups: vec![RowGroup { rows: 2, n_tokens: 7, first_token: 0 }],
+    });
+    manifest
+}
+
+const GOLDEN: &str = r#"{
+  "format_version": 1,
+  "kind": "tokens",
+  "schema": [
+    {
+      "name": "document_id",
+      "type": "FixedSizeBinary(16)",
+      "nullable": false
+    },
+    {
+      "name": "tokens",
+      "type": "List(non-null UInt32)",
+      "nullable": false
+    },
+    {
+      "name": "n_tokens",
+      "type": "UInt32",
+      "nullable": false
+    }
+  ],
+  "fingerprint": "ffffffff",
+  "config": {
+    "seed": 42
+  },
+  "parents": [],
+  "sources": [],
+  "counts": {
+    "n_in": 3,
+    "n_kept": 2,
+    "dropped": {
+      "1:length/short": 1
+    }
+  },
+  "shards": [
+    {
+      "path": "data/train-00000-abc.parquet",
+      "split": "train",
+      "rows": 2,
+      "bytes": 100,
+      "blake3": "abc",
+      "row_groups": [
+        {
+          "rows": 2,
+          "n_tokens": 7
+        }
+      ]
+    }
+  ]
+}
+"#;
+
+#[test]
+fn has_these_bytes() {
+    assert_eq!(String::from_utf8(tiny().to_bytes()).unwrap(), GOLDEN);
+}
+
+#[test]
+fn comes_back_as_it_was_written() {
+    let manifest = tiny();
+    assert_eq!(Manifest::from_bytes(&manifest.to_bytes(), "m").unwrap(), manifest);
+}
+
+#[test]
+fn a_newer_format_is_refused_with_both_versions() {
+    let newer = GOLDEN.replace("\"format_version\": 1", "\"format_version\": 2");
+    let error = Manifest::from_bytes(newer.as_bytes(), "x.json").unwrap_err().to_string();
+    assert!(error.contains("`x.json`"), "{error}");
+    assert!(error.contains("format version 2, this build reads 1"), "{error}");
+}
+
+#[test]
+fn half_a_manifest_is_refused() {
+    for end in 0..GOLDEN.len() - 2 {
+        assert!(Manifest::from_bytes(&GOLDEN.as_bytes()[..end], "x").is_err(), "{end} bytes");
+    }
+}
+
+#[test]
+#[should_panic(expected = "rows in (3)")]
+fn rows_that_vanish_are_a_broken_promise() {
+    Counts { n_in: 3, n_kept: 2, dropped: BTreeMap::new() }.assert_complete("test");
+}
