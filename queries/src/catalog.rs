@@ -104,7 +104,8 @@ pub(crate) fn table(
     let urls = shards
         .iter()
         .map(|path| {
-            let path = std::path::absolute(path).map_err(shard::Error::io("find", path))?;
+            // Object stores know no `..`.
+            let path = path.canonicalize().map_err(shard::Error::io("find", path))?;
             let url = url::Url::from_file_path(&path).expect("the path is absolute");
             Ok(ListingTableUrl::try_new(url, None)?)
         })

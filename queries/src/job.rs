@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use ingest::crawl::CrawlConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -240,7 +240,24 @@ impl LoadedJob {
     /// The corpus folder.
     #[must_use]
     pub fn corpus(&self) -> PathBuf {
-        self.folder().join(&self.job.output)
+        self.resolve(&self.job.output)
+    }
+
+    /// A path of the job as seen from the working folder, without detours by `..`.
+    #[must_use]
+    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        let mut resolved = PathBuf::new();
+        for part in self.folder().join(path).components() {
+            let can_go_up = matches!(resolved.components().next_back(), Some(Component::Normal(_)));
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir if can_go_up => {
+                    resolved.pop();
+                }
+                part => resolved.push(part),
+            }
+        }
+        resolved
     }
 
     /// The name of a source in `documents.source`.

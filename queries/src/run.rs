@@ -132,7 +132,7 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
         Summary { job: job.job.name.clone(), corpus: corpus.clone(), ..Summary::default() };
     if let Some(config) = &job.job.crawl {
         let mut config = config.clone();
-        config.output = job.folder().join(&config.output);
+        config.output = job.resolve(&config.output);
         crawl(&config, &options).await?;
     }
     let train = job.job.train.clone().filter(|_| options.train);
@@ -156,7 +156,7 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
         summary.tokenized = Some(snapshot.manifest.counts.n_kept);
         summary.tokens = Some(snapshot.manifest.shards.iter().map(shard::manifest::Shard::n_tokens).sum());
         if let Some(train) = train {
-            let recipe = run.job.folder().join(&train.recipe);
+            let recipe = run.job.resolve(&train.recipe);
             let folder = run_folder(&corpus, &recipe);
             self::train(&recipe, &snapshot, &folder, &options)?;
             summary.run = Some(folder);
