@@ -31,29 +31,37 @@ const RUN_FILE: &str = "run.json";
 
 /// Makes `trained_on(run, from_step, to_step)` callable in `ctx`.
 pub(crate) fn register(ctx: &SessionContext, corpus: &Path) {
-    let base = corpus.parent().unwrap_or(corpus).to_owned();
-    ctx.register_udtf("trained_on", Arc::new(TrainedOn { base }));
+    let bases = [Some(corpus), corpus.parent(), Some(Path::new(""))];
+    let bases = bases.into_iter().flatten().map(Path::to_owned).collect();
+    ctx.register_udtf("trained_on", Arc::new(TrainedOn { bases }));
 }
 
 /// The part of `run.json` that decides which sequences a step saw.
 #[derive(Clone, Debug, Deserialize)]
 struct Run {
-    /// The dataset of tokens, relative to the run's folder.
-    tokens: PathBuf,
-    version: u64,
-    manifest_hash: String,
+    tokens: RunTokens,
     seq_len: usize,
     batch_sequences: u64,
     seed: u64,
+    /// Updates made so far.
+    steps_done: u64,
+}
+
+/// The version of a dataset that a run reads.
+#[derive(Clone, Debug, Deserialize)]
+struct RunTokens {
+    /// Relative to the run's folder.
+    dataset: PathBuf,
+    version: u64,
+    manifest: String,
     split: String,
-    steps: u64,
 }
 
 /// Rows: step, sequence, document_id, url, locator, source, first_token, n_tokens; ordered by step and sequence.
 #[derive(Debug)]
 struct TrainedOn {
-    /// Runs are named relative to it, or to the working directory.
-    base: PathBuf,
+    /// Runs are named relative to one of these: the corpus, the folder it lies in, the working directory.
+    bases: Vec<PathBuf>,
 }
 
 impl TableFunctionImpl for TrainedOn {
@@ -71,19 +79,19 @@ impl TableFunctionImpl for TrainedOn {
             );
         };
         let (folder, run) = self.run(name)?;
-        if from == 0 || from > to || to > run.steps {
+        if from == 0 || from > to || to > run.steps_done {
             return plan_err!(
-                "steps {from} to {to} of `{name}` do not exist: it has the steps 1 to {}",
-                run.steps
+                "steps {from} to {to} of `{name}` do not exist: it has made the steps 1 to {}",
+                run.steps_done
             );
         }
-        let tokens = folder.join(&run.tokens);
-        let snapshot = Dataset::at(&tokens).open(Some(run.version)).map_err(Error::from)?;
-        if snapshot.manifest_hash != run.manifest_hash {
+        let tokens = folder.join(&run.tokens.dataset);
+        let snapshot = Dataset::at(&tokens).open(Some(run.tokens.version)).map_err(Error::from)?;
+        if snapshot.manifest_hash != run.tokens.manifest {
             return plan_err!(
                 "`{name}` was trained on manifest {}, version {} of `{}` is {}",
-                run.manifest_hash,
-                run.version,
+                run.tokens.manifest,
+                run.tokens.version,
                 tokens.display(),
                 snapshot.manifest_hash
             );
@@ -123,8 +131,8 @@ impl TableFunctionImpl for TrainedOn {
 
 impl TrainedOn {
     fn run(&self, name: &str) -> Result<(PathBuf, Run)> {
-        let beside = self.base.join(name);
-        for folder in [&beside, Path::new(name)] {
+        let folders: Vec<PathBuf> = self.bases.iter().map(|base| base.join(name)).collect();
+        for folder in &folders {
             let path = folder.join(RUN_FILE);
             let bytes = match fs::read(&path) {
                 Ok(bytes) => bytes,
@@ -139,7 +147,7 @@ impl TrainedOn {
             return Ok((folder.to_owned(), run));
         }
         Err(shard::Error::Missing {
-            what: format!("`{RUN_FILE}` of run `{name}` in `{}` or `{name}`", beside.display()),
+            what: format!("`{RUN_FILE}` of run `{name}` in any of {folders:?}"),
             hint: "name the folder of a training run, such as `runs/gpt`".to_owned(),
         }
         .into())
@@ -178,13 +186,13 @@ impl PartitionStream for Parts {
         let (tokens, run, steps) = (self.tokens.clone(), self.run.clone(), self.from..=self.to);
         stream.spawn_blocking(move || {
             let config = ReaderConfig {
-                split: run.split.clone(),
+                split: run.tokens.split.clone(),
                 seq_len: run.seq_len,
                 seed: run.seed,
                 verify: false,
             };
             let mut reader =
-                SequenceReader::open(&tokens, Some(run.version), config).map_err(Error::from)?;
+                SequenceReader::open(&tokens, Some(run.tokens.version), config).map_err(Error::from)?;
             for step in steps {
                 let batch = step_parts(&mut reader, step, run.batch_sequences)?;
                 if sender.blocking_send(Ok(batch)).is_err() {

@@ -1,8 +1,9 @@
 //! From a dataset of tokens to sequences, in an order that is a pure function of manifest, seed and index.
 //!
-//! Sample `s` is sequence `order(s mod n)` of epoch `s / n`. Epoch 0 is the order in which shards were written,
-//! already shuffled then; each later epoch permutes blocks of sequences, then the sequences inside a block, so
-//! reads stay in the row groups that are decoded already. Ranks take slices of each global batch
+//! Sample `s` is sequence `order(s mod n)` of epoch `s / n`. Shards hold documents in shuffled order, but the sequences of
+//! one long document follow each other, and a batch of them is a poor sample of the corpus: so every epoch, the first
+//! one too, permutes blocks of sequences, then the sequences inside a block; reads stay in the row groups that are
+//! decoded already. Ranks take slices of each global batch
 //! ([`rank_samples`]), so the world's size changes who reads a sample, never which samples make a step.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -39,7 +40,7 @@ pub struct ReaderConfig {
     pub split: String,
     /// Tokens per sequence.
     pub seq_len: usize,
-    /// Decides the order of every epoch after the first.
+    /// Decides the order of every epoch.
     pub seed: u64,
     /// Whether each shard's hash is checked, once per process.
     pub verify: bool,
@@ -272,9 +273,6 @@ impl SequenceReader {
     #[must_use]
     pub fn sequence_of(&mut self, sample: u64) -> u64 {
         let (epoch, position) = (sample / self.n_sequences, sample % self.n_sequences);
-        if epoch == 0 {
-            return position;
-        }
         if self.epoch.as_ref().is_none_or(|known| known.index != epoch) {
             let block = (BLOCK_TOKENS / self.seq_len).max(1);
             self.epoch = Some(Epoch::new(self.n_sequences, block, self.config.seed, epoch));
@@ -517,7 +515,7 @@ fn decode(path: &Path, metadata: ArrowReaderMetadata, group: &Group) -> Result<D
     Ok(decoded)
 }
 
-/// The order of a later epoch: blocks permuted, then the sequences of each block.
+/// The order of an epoch: blocks permuted, then the sequences of each block.
 #[derive(Debug)]
 struct Epoch {
     index: u64,

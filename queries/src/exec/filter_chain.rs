@@ -522,10 +522,12 @@ fn json_object<'a>(
             DataType::Float64 => Value::from(array.as_primitive::<Float64Type>().value(row)),
             DataType::UInt64 => Value::from(array.as_primitive::<UInt64Type>().value(row)),
             DataType::Boolean => Value::from(array.as_boolean().value(row)),
-            DataType::Utf8 => Value::from(array.as_string::<i32>().value(row)),
-            DataType::Utf8View => Value::from(array.as_string_view().value(row)),
             _ => match arrow::util::display::array_value_to_string(array, row) {
-                Ok(text) => Value::from(text),
+                // Numbers of other widths look the same in JSON.
+                Ok(text) if array.data_type().is_numeric() => {
+                    serde_json::from_str(&text).unwrap_or(Value::String(text))
+                }
+                Ok(text) => Value::String(text),
                 Err(_) => continue,
             },
         };

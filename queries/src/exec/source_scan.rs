@@ -3,7 +3,6 @@
 //! A bare leaf operator is read in full by every task of a distributed engine, and ranges that are ignored are read twice.
 
 use std::any::Any;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,7 +23,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, PhysicalExpr};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use futures::StreamExt;
 use ingest::source::{Source, SourceFile};
 use object_store::ObjectStore;
@@ -128,10 +127,6 @@ impl FileSource for SourceScan {
 
     fn file_type(&self) -> &str {
         self.kind
-    }
-
-    fn fmt_extra(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, ", source={:?}", self.source)
     }
 
     fn supports_repartitioning(&self) -> bool {

@@ -353,7 +353,10 @@ fn condition(ctx: &SessionContext, chain: &Chain, sql: &str) -> Result<Condition
     collect_compared(&expr, &mut compared);
     let values = compared
         .into_iter()
-        .map(|expr| Ok((expr.to_string(), ctx.create_physical_expr(expr, &schema)?)))
+        .map(|expr| {
+            let name = expr.schema_name().to_string();
+            Ok((name, ctx.create_physical_expr(expr, &schema)?))
+        })
         .collect::<Result<Vec<_>>>()?;
     let expr = ctx.create_physical_expr(expr, &schema)?;
     let data_type = expr.data_type(chain.documents())?;

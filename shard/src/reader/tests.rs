@@ -45,7 +45,7 @@ proptest! {
         let mut reader = SequenceReader::open(folder.path(), None, config(seq_len)).unwrap();
         prop_assert_eq!(reader.n_sequences(), (tokens.len() as u64 - 1) / seq_len as u64);
         for i in 0..reader.n_sequences() {
-            let at = usize::try_from(i).unwrap() * seq_len;
+            let at = usize::try_from(reader.sequence_of(i)).unwrap() * seq_len;
             prop_assert_eq!(&read(&mut reader, i)[..], &tokens[at..=at + seq_len]);
             let mut from_parts = Vec::new();
             for part in reader.documents(i).unwrap() {
@@ -59,8 +59,8 @@ proptest! {
     }
 
     #[test]
-    fn a_later_epoch_reads_every_sequence_once(
-        n in 1..5000_u64, block in 1..700_u64, seed: u64, index in 1..9_u64,
+    fn an_epoch_reads_every_sequence_once(
+        n in 1..5000_u64, block in 1..700_u64, seed: u64, index in 0..9_u64,
     ) {
         let epoch = Epoch::new(n, block, seed, index);
         let mut seen: Vec<u64> = (0..n).map(|position| epoch.sequence(position)).collect();
@@ -73,7 +73,7 @@ proptest! {
 }
 
 #[test]
-fn epoch_one_permutes_epoch_zero_and_the_seed_decides_how() {
+fn every_epoch_has_its_own_order_and_the_seed_decides_which() {
     let (folder, _) = dataset(&[50; 40], 7);
     let epoch = |seed: u64, epoch: u64| {
         let config = ReaderConfig { seed, ..config(8) };
@@ -85,12 +85,12 @@ fn epoch_one_permutes_epoch_zero_and_the_seed_decides_how() {
         sequences.sort();
         sequences
     };
-    assert_eq!(epoch(1, 0), epoch(2, 0), "epoch 0 is the shards' order");
+    assert_ne!(epoch(1, 0), epoch(2, 0));
     assert_ne!(epoch(1, 1), epoch(1, 0));
     assert_ne!(epoch(1, 1), epoch(1, 2));
     assert_ne!(epoch(1, 1), epoch(2, 1));
     assert_eq!(epoch(1, 1), epoch(1, 1));
-    assert_eq!(sorted(epoch(1, 1)), epoch(1, 0));
+    assert_eq!(sorted(epoch(1, 1)), sorted(epoch(1, 0)));
 }
 
 #[test]
