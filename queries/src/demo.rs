@@ -62,8 +62,8 @@ const QUESTIONS: [(&str, &str); 5] = [
     ),
     (
         "How did the model learn?",
-        "select step, round(value, 4) as nats_per_token from metrics \
-         where name = 'validation/loss' order by step",
+        "select step, round(value, 3) as nats_per_token, round(exp(value), 1) as held_out_perplexity \
+         from metrics where name = 'validation/loss' order by step",
     ),
     (
         "Which documents did steps 10 to 12 see?",

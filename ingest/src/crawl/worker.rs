@@ -33,7 +33,7 @@ struct Host {
 
 enum Event {
     Robots(usize, Robots),
-    Page(usize, Item, Result<Answer, &'static str>),
+    Page(usize, Item, Result<Box<Answer>, &'static str>),
 }
 
 struct Crawl<'a> {
@@ -158,7 +158,7 @@ impl Crawl<'_> {
             self.hosts[host].open += 1;
             self.open.push(Box::pin(async move {
                 let answer = fetch::fetch(&client, item.url.clone(), config).await;
-                Event::Page(host, item, answer)
+                Event::Page(host, item, answer.map(Box::new))
             }));
         }
         Ok(true)

@@ -172,10 +172,10 @@ fn language(name: &str, text: &str) -> Option<&'static str> {
     if let Some(language) = find(NAMES, file_name) {
         return Some(language);
     }
-    if let Some(extension) = Path::new(file_name).extension().and_then(|e| e.to_str()) {
-        if let Some(language) = find(EXTENSIONS, &extension.to_ascii_lowercase()) {
-            return Some(language);
-        }
+    if let Some(extension) = Path::new(file_name).extension().and_then(|e| e.to_str())
+        && let Some(language) = find(EXTENSIONS, &extension.to_ascii_lowercase())
+    {
+        return Some(language);
     }
     let interpreter = text.strip_prefix("#!")?.lines().next()?;
     let mut words = interpreter.split_ascii_whitespace();

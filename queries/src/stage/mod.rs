@@ -1,5 +1,6 @@
 //! The stages of a job, in the order in which they run, and the units that they are cut into.
 
+mod card;
 pub mod documents;
 pub mod duplicates;
 pub mod tokens;
@@ -85,13 +86,15 @@ pub fn finished(dataset: &Dataset, fingerprint: &str) -> Result<Option<Snapshot>
     Ok(dataset.newest()?.filter(|newest| newest.manifest.fingerprint == fingerprint))
 }
 
-/// Commits `manifest` on top of the newest version.
+/// Commits `manifest` on top of the newest version, and writes its card.
 ///
 /// # Errors
 /// When another writer was first, or the file system refuses.
 pub fn commit(dataset: &Dataset, manifest: Manifest) -> Result<Snapshot> {
     let base = dataset.newest()?.map_or(0, |newest| newest.version);
-    Ok(dataset.commit(base, manifest)?)
+    let snapshot = dataset.commit(base, manifest)?;
+    card::write(&snapshot)?;
+    Ok(snapshot)
 }
 
 /// A version as the parent of what is made from it.
