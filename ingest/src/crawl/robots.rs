@@ -134,11 +134,11 @@ impl Key {
         let starts = |name: &&str| {
             key.len() >= name.len() && key[..name.len()].eq_ignore_ascii_case(name.as_bytes())
         };
-        if ["user-agent", "useragent", "user agent"].iter().any(|name| starts(name)) {
+        if ["user-agent", "useragent", "user agent"].iter().any(starts) {
             Self::UserAgent
         } else if starts(&"allow") {
             Self::Allow
-        } else if DISALLOW.iter().any(|name| starts(name)) {
+        } else if DISALLOW.iter().any(starts) {
             Self::Disallow
         } else if starts(&"crawl-delay") {
             Self::CrawlDelay

@@ -12,7 +12,7 @@ use crate::Result;
 ///
 /// # Errors
 /// When the file system refuses.
-pub fn write(snapshot: &Snapshot) -> Result<()> {
+pub(super) fn write(snapshot: &Snapshot) -> Result<()> {
     Ok(store::replace(&snapshot.path.join("README.md"), card(snapshot).as_bytes())?)
 }
 

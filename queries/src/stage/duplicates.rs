@@ -214,11 +214,11 @@ impl Methods {
         let target = DatasetKind::Signatures.schema();
         let type_of = |name: &str| target.field_with_name(name).map(|f| f.data_type().clone());
         let content = match self.has("exact") {
-            true => content_udf(self.exact.clone()).call(vec![col("text")]),
+            true => content_udf(self.exact).call(vec![col("text")]),
             false => null(&type_of("content")?)?,
         };
         let url = match self.has("url") {
-            true => url_udf(self.url.clone()).call(vec![col("url")]),
+            true => url_udf(self.url).call(vec![col("url")]),
             false => null(&type_of("url")?)?,
         };
         let signature = match self.has("minhash") {
