@@ -355,3 +355,34 @@ impl LoadedJob {
 fn method_names() -> impl Iterator<Item = &'static str> {
     dedup::KINDS.iter().map(|kind| kind.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written_in_binary_units() {
+        for (text, bytes) in
+            [("2GiB", 2 << 30), ("64 MiB", 64 << 20), ("1000", 1000), ("7B", 7), ("3KiB", 3072)]
+        {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
+        }
+        assert_eq!(Bytes(2 << 30).to_string(), "2GiB");
+        assert_eq!(Bytes(1536).to_string(), "1536B");
+        for text in ["2GB", "", "-1MiB", "9999999999TiB"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_lead_from_the_job_file_without_detours() {
+        let job: Job = toml::from_str("name = 'x'\noutput = '../out'").unwrap();
+        let resolved = |path: &str, to: &str| {
+            LoadedJob { path: PathBuf::from(path), job: job.clone() }.resolve(to)
+        };
+        assert_eq!(resolved("a/b/job.toml", "../c"), Path::new("a/c"));
+        assert_eq!(resolved("job.toml", "../c"), Path::new("../c"));
+        assert_eq!(resolved("../job.toml", "./c/d"), Path::new("../c/d"));
+        assert_eq!(resolved("a/job.toml", "/x/../y"), Path::new("/y"));
+    }
+}

@@ -728,3 +728,6 @@ impl ExecutionPlan for FilterChainExec {
         Some(self.metrics.clone_inner())
     }
 }
+
+#[cfg(test)]
+mod tests;
