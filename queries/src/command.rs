@@ -439,7 +439,8 @@ fn list(what: Option<&str>, reference: bool, is_json: bool) -> Result<ExitCode> 
     let wanted = all.iter().filter(|(name, _)| what.is_none_or(|what| what == *name));
     if is_json {
         let lists = wanted.map(|(name, kinds)| {
-            let kinds = kinds.iter().map(|(name, summary)| json!({ "name": name, "summary": summary }));
+            let kinds =
+                kinds.iter().map(|(name, summary)| json!({ "name": name, "summary": summary }));
             ((*name).to_owned(), kinds.collect())
         });
         return print_json(&lists.collect::<serde_json::Map<_, _>>());

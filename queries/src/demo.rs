@@ -129,7 +129,9 @@ fn next_steps(talk: Talk, corpus: &Path, model: Option<&Path>) {
     talk.say(format!("\nAsk more:      gristmill sql --corpus {corpus}"));
     if let Some(model) = model {
         let model = model.display();
-        talk.say(format!("Write more:    gristmill generate {model} --prompt \"The database\""));
+        talk.say(format!(
+            "Write more:    gristmill generate {model} --prompt \"The database file is\""
+        ));
     }
     talk.say("Your own data: copy examples/demo/job.toml and run it with `gristmill run`");
 }
@@ -139,7 +141,7 @@ fn generate(run: &Path) -> Result<String> {
     let output = Command::new(&program)
         .arg("generate")
         .arg(run)
-        .args(["--prompt", "The database", "--tokens", "60"])
+        .args(["--prompt", "The database file is", "--tokens", "60"])
         .output()
         .map_err(shard::Error::io("run", &program))?;
     if !output.status.success() {

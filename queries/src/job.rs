@@ -178,8 +178,10 @@ const UNITS: [(&str, u64); 5] =
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, size) =
-            UNITS.iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size)).unwrap_or(&UNITS[4]);
+        let (unit, size) = UNITS
+            .iter()
+            .find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size))
+            .unwrap_or(&UNITS[4]);
         write!(f, "{}{unit}", self.0 / size)
     }
 }

@@ -191,8 +191,8 @@ impl PartitionStream for Parts {
                 seed: run.seed,
                 verify: false,
             };
-            let mut reader =
-                SequenceReader::open(&tokens, Some(run.tokens.version), config).map_err(Error::from)?;
+            let mut reader = SequenceReader::open(&tokens, Some(run.tokens.version), config)
+                .map_err(Error::from)?;
             for step in steps {
                 let batch = step_parts(&mut reader, step, run.batch_sequences)?;
                 if sender.blocking_send(Ok(batch)).is_err() {

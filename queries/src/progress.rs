@@ -47,10 +47,13 @@ impl Talk {
                 let bar = ProgressBar::new(n);
                 let template = match unit {
                     Unit::Count(unit) => {
-                        format!("{{prefix:>12}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}  {{eta}}")
+                        format!(
+                            "{{prefix:>12}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}  {{eta}}"
+                        )
                     }
                     Unit::Bytes => {
-                        "{prefix:>12} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}".into()
+                        "{prefix:>12} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}"
+                            .into()
                     }
                 };
                 let style = ProgressStyle::with_template(&template).expect("the template is ours");
@@ -131,7 +134,12 @@ impl Task {
         if last.elapsed() >= LINE_INTERVAL {
             *last = Instant::now();
             let (done, of) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            self.talk.say(format!("{}: {} of {}", self.name, self.unit.show(done), self.unit.show(of)));
+            self.talk.say(format!(
+                "{}: {} of {}",
+                self.name,
+                self.unit.show(done),
+                self.unit.show(of)
+            ));
         }
     }
 

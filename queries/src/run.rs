@@ -10,7 +10,8 @@ use std::time::Instant;
 use ingest::crawl::{CancelFlag, CrawlConfig};
 use serde::Serialize;
 use shard::dataset::Snapshot;
-use shard::store;
+use shard::schema::DatasetKind;
+use shard::{Dataset, store};
 
 use crate::job::LoadedJob;
 use crate::progress::{Talk, Unit};
@@ -128,6 +129,9 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
     let corpus = job.corpus();
     store::create_folder(&corpus)?;
     let _lock = lock(&corpus)?;
+    for kind in DatasetKind::ALL {
+        Dataset::at(corpus.join(kind.name())).remove_half_written()?;
+    }
     let mut summary =
         Summary { job: job.job.name.clone(), corpus: corpus.clone(), ..Summary::default() };
     if let Some(config) = &job.job.crawl {
@@ -154,7 +158,8 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
         summary.manifest = snapshot.manifest_hash.clone();
         summary.duplicates = snapshot.manifest.counts.dropped.clone();
         summary.tokenized = Some(snapshot.manifest.counts.n_kept);
-        summary.tokens = Some(snapshot.manifest.shards.iter().map(shard::manifest::Shard::n_tokens).sum());
+        summary.tokens =
+            Some(snapshot.manifest.shards.iter().map(shard::manifest::Shard::n_tokens).sum());
         if let Some(train) = train {
             let recipe = run.job.resolve(&train.recipe);
             let folder = run_folder(&corpus, &recipe);
@@ -182,7 +187,9 @@ fn lock(corpus: &Path) -> Result<File> {
             message: "another run is writing to this corpus".to_owned(),
             hint: Some("wait for it, or stop it: nothing that it finished is lost".to_owned()),
         }),
-        Err(std::fs::TryLockError::Error(error)) => Err(shard::Error::io("lock", &path)(error).into()),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(shard::Error::io("lock", &path)(error).into())
+        }
     }
 }
 
@@ -190,10 +197,7 @@ fn lock(corpus: &Path) -> Result<File> {
 ///
 /// # Errors
 /// When the crawl cannot go on, or the user asked to stop.
-pub async fn crawl(
-    config: &CrawlConfig,
-    options: &Options,
-) -> Result<ingest::crawl::CrawlSummary> {
+pub async fn crawl(config: &CrawlConfig, options: &Options) -> Result<ingest::crawl::CrawlSummary> {
     let flag = CancelFlag::new();
     let task = options.talk.task("crawl", config.max_pages, Unit::Count("pages"));
     let mut stop = options.stop.clone();
@@ -261,7 +265,8 @@ pub fn program(name: &str) -> Result<PathBuf> {
         false => Err(Error::NoProgram {
             program: name.to_owned(),
             folder: folder.to_owned(),
-            hint: "build it with `cargo build --workspace`, or install it with `make install`".into(),
+            hint: "build it with `cargo build --workspace`, or install it with `make install`"
+                .into(),
         }),
     }
 }

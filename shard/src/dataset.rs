@@ -164,6 +164,25 @@ impl Dataset {
         Ok(removed)
     }
 
+    /// Removes half-written files of writers that were killed; staged parts stay.
+    ///
+    /// Must not run while another process writes to the dataset.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or a file cannot be removed.
+    pub fn remove_half_written(&self) -> Result<()> {
+        for folder in [DATA, MANIFESTS, "."] {
+            let folder = self.path.join(folder);
+            for name in store::list(&folder)? {
+                if name.starts_with(store::ASIDE) {
+                    let path = folder.join(name);
+                    fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn manifest_path(&self, version: u64) -> PathBuf {
         self.path.join(MANIFESTS).join(format!("{version:08}.json"))
     }

@@ -92,7 +92,8 @@ async fn metrics_are_those_of_all_runs() {
         let path = folder.path().join("runs").join(run).join("metrics");
         commit(&path, DatasetKind::Metrics, &batch, 0);
     }
-    check(&corpus, "select run, value from metrics order by run", "run,value\na,1.5\nb,2.5\n").await;
+    check(&corpus, "select run, value from metrics order by run", "run,value\na,1.5\nb,2.5\n")
+        .await;
 }
 
 #[tokio::test]

@@ -12,10 +12,10 @@ use datafusion::datasource::sink::DataSink;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, SendableRecordBatchStream};
 use futures::StreamExt;
+use shard::Dataset;
 use shard::manifest::{Counts, Shard};
 use shard::schema::DatasetKind;
 use shard::writer::ShardWriter;
-use shard::Dataset;
 
 use super::filter_chain::{EDITS, SOURCE_STEP, VERDICT};
 use crate::{Error, Result};
@@ -93,11 +93,11 @@ impl DocumentSink {
         let width = kept.num_columns() - 2;
         let documents = kept.project(&(0..width).collect::<Vec<_>>())?;
         let text = documents.column_by_name("text").expect("documents have a text");
-        writers.text_bytes +=
-            text.as_string_view().lengths().map(u64::from).sum::<u64>();
-        let out = writer(&mut writers.documents, &self.target.documents, &self.target.name, || {
-            documents.schema()
-        })?;
+        writers.text_bytes += text.as_string_view().lengths().map(u64::from).sum::<u64>();
+        let out =
+            writer(&mut writers.documents, &self.target.documents, &self.target.name, || {
+                documents.schema()
+            })?;
         out.write(&documents)?;
 
         let lists = kept.column_by_name(EDITS).expect("the chain adds it").as_list::<i32>();
@@ -109,9 +109,9 @@ impl DocumentSink {
         let items = lists.values().slice(first, n);
         let items = items.as_struct();
         let rows = lists.offsets().lengths().enumerate();
-        let rows = UInt32Array::from_iter_values(
-            rows.flat_map(|(row, n)| std::iter::repeat_n(u32::try_from(row).expect("batches are small"), n)),
-        );
+        let rows = UInt32Array::from_iter_values(rows.flat_map(|(row, n)| {
+            std::iter::repeat_n(u32::try_from(row).expect("batches are small"), n)
+        }));
         let id = take(kept.column_by_name("id").expect("documents have an id"), &rows, None)?;
         let mut columns = vec![id];
         columns.extend(items.columns().iter().cloned());

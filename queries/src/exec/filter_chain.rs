@@ -19,7 +19,9 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::execution_plan::{
+    Boundedness, EmissionType, ReplaceChildrenOptions,
+};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -260,8 +262,10 @@ impl Rows {
         };
         let kind = self.current.column_by_name("kind").expect("documents have a kind");
         let kind = kind.as_string_view();
-        let subset: Vec<usize> =
-            all().into_iter().filter(|&row| kinds.iter().any(|name| name == kind.value(row))).collect();
+        let subset: Vec<usize> = all()
+            .into_iter()
+            .filter(|&row| kinds.iter().any(|name| name == kind.value(row)))
+            .collect();
         if subset.len() == self.current.num_rows() {
             return Ok((subset, self.current.clone()));
         }
@@ -445,11 +449,10 @@ impl Rows {
         let mut columns = std::collections::BTreeMap::<&str, Vec<Option<&str>>>::new();
         for (row, key, value) in found {
             let place = subset[*row];
-            let is_column = self
-                .current
-                .schema_ref()
-                .column_with_name(key)
-                .is_some_and(|(_, field)| *field.data_type() == DataType::Utf8View && field.is_nullable());
+            let is_column =
+                self.current.schema_ref().column_with_name(key).is_some_and(|(_, field)| {
+                    *field.data_type() == DataType::Utf8View && field.is_nullable()
+                });
             match is_column {
                 true => columns.entry(*key).or_insert_with(|| vec![None; n])[place] = Some(value),
                 false => metadata[place].push((*key, value.as_str())),
@@ -556,9 +559,9 @@ fn merge_metadata(old: &ArrayRef, new: &[Vec<(&str, &str)>]) -> Result<ArrayRef,
             for entry in 0..entries.len() {
                 if pairs.iter().all(|(key, _)| *key != keys.value(entry)) {
                     builder.keys().append_value(keys.value(entry));
-                    builder.values().append_option(
-                        values.is_valid(entry).then(|| values.value(entry)),
-                    );
+                    builder
+                        .values()
+                        .append_option(values.is_valid(entry).then(|| values.value(entry)));
                 }
             }
         }

@@ -41,7 +41,9 @@ pub struct Buckets {
 impl Buckets {
     /// All buckets: split, and number in the split.
     pub fn all(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.n_buckets.iter().flat_map(|(split, n)| (0..*n).map(move |bucket| (split.as_str(), bucket)))
+        self.n_buckets
+            .iter()
+            .flat_map(|(split, n)| (0..*n).map(move |bucket| (split.as_str(), bucket)))
     }
 
     /// The bucket of a document, counted over all splits, and its key in the order.
@@ -140,7 +142,8 @@ impl RunSink {
             writer.write(&RecordBatch::try_new(run_schema(), columns)?)?;
             buckets.push(part[0].0);
         }
-        let file = writer.into_inner()?.into_inner().map_err(|error| io("write")(error.into_error()))?;
+        let file =
+            writer.into_inner()?.into_inner().map_err(|error| io("write")(error.into_error()))?;
         file.sync_all().map_err(io("sync"))?;
         let bytes = file.metadata().map_err(io("read"))?.len();
         store::publish(&temporary, &path)?;

@@ -62,8 +62,8 @@ impl DataSink for SignatureSink {
         _context: &Arc<TaskContext>,
     ) -> datafusion::error::Result<u64> {
         let schema = DatasetKind::Signatures.schema();
-        let mut writer =
-            ShardWriter::create(&self.dataset, &self.name, "train", &schema).map_err(Error::from)?;
+        let mut writer = ShardWriter::create(&self.dataset, &self.name, "train", &schema)
+            .map_err(Error::from)?;
         let mut row = self.first_row;
         while let Some(batch) = data.next().await {
             let batch = batch?;

@@ -64,12 +64,11 @@ pub fn scan(
         columns: (0..source_schema().fields().len()).collect(),
         metrics: ExecutionPlanMetricsSet::new(),
     };
-    let config =
-        FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(scan))
-            .with_file_group(FileGroup::new(files))
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .build();
+    let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(scan))
+        .with_file_group(FileGroup::new(files))
+        .with_projection_indices(projection.cloned())?
+        .with_limit(limit)
+        .build();
     Ok(DataSourceExec::from_data_source(config))
 }
 
@@ -198,9 +197,8 @@ impl FileOpener for Opener {
                     }
                 };
                 for batch in batches {
-                    let batch: Result<RecordBatch> = batch
-                        .map_err(external)
-                        .and_then(|batch| Ok(batch.project(&columns)?));
+                    let batch: Result<RecordBatch> =
+                        batch.map_err(external).and_then(|batch| Ok(batch.project(&columns)?));
                     if sender.blocking_send(batch).is_err() {
                         return;
                     }

@@ -6,7 +6,8 @@ use super::*;
 async fn value(sql: &str) -> Result<String> {
     let ctx = SessionContext::new();
     register(&ctx)?;
-    let batches = ctx.sql(&format!("select arrow_cast({sql}, 'Utf8') as v")).await?.collect().await?;
+    let batches =
+        ctx.sql(&format!("select arrow_cast({sql}, 'Utf8') as v")).await?.collect().await?;
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
     let options = arrow::util::display::FormatOptions::new().with_null("null");
     let column = batches[0].column(0);
@@ -49,11 +50,15 @@ fn kinds_are_sorted_and_no_function_has_two_meanings() {
 
 #[tokio::test]
 async fn a_filter_with_a_signal_of_its_name_gives_that_signal() {
-    let english = "'The quick brown fox jumps over the lazy dog, and then the dog goes home to sleep.'";
+    let english =
+        "'The quick brown fox jumps over the lazy dog, and then the dog goes home to sleep.'";
     check(&format!("language({english})"), "en").await;
     check(&format!("language_verdict({english})['language']"), "en").await;
-    check(&format!("language_verdict({english}, 'keep => [\"de\"]')['reason']"), "language_not_kept")
-        .await;
+    check(
+        &format!("language_verdict({english}, 'keep => [\"de\"]')['reason']"),
+        "language_not_kept",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -102,7 +107,8 @@ async fn every_step_runs_as_a_function() {
     for name in steps.chain(ingest::modifier::KINDS.iter().map(|kind| kind.name)) {
         let ctx = SessionContext::new();
         register(&ctx).unwrap();
-        let sql = format!("select {name}(t) from (values ('Some text of a few words.'), (null)) as v(t)");
+        let sql =
+            format!("select {name}(t) from (values ('Some text of a few words.'), (null)) as v(t)");
         let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
         assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2, "{name}");
     }

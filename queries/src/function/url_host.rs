@@ -14,15 +14,10 @@ pub(super) const KIND: FunctionKind = FunctionKind {
     returns: "text",
     example: ("url_host('https://user@WWW.Example.org:8080/a?b')", "www.example.org"),
     build: || {
-        Plain::udf(
-            "url_host",
-            vec![vec![DataType::Utf8View]],
-            DataType::Utf8View,
-            |arguments| {
-                let hosts = arguments[0].as_string_view().iter().map(|text| host(text?));
-                Ok(Arc::new(hosts.collect::<StringViewArray>()))
-            },
-        )
+        Plain::udf("url_host", vec![vec![DataType::Utf8View]], DataType::Utf8View, |arguments| {
+            let hosts = arguments[0].as_string_view().iter().map(|text| host(text?));
+            Ok(Arc::new(hosts.collect::<StringViewArray>()))
+        })
     },
 };
 

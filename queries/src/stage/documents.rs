@@ -280,9 +280,7 @@ impl Plan {
 fn rows_scanned(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     match plan.children().first() {
         Some(child) => rows_scanned(child),
-        None => {
-            plan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or_default() as u64
-        }
+        None => plan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or_default() as u64,
     }
 }
 

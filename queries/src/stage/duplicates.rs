@@ -125,11 +125,8 @@ impl Methods {
             Manifest::new(DatasetKind::Duplicates, &dataset_schema(), fingerprint, config);
         manifest.parents = parents.to_vec();
         manifest.parents.push(parent(&signatures));
-        manifest.counts = Counts {
-            n_in: gone.len() as u64,
-            n_kept: gone.len() as u64,
-            dropped: BTreeMap::new(),
-        };
+        manifest.counts =
+            Counts { n_in: gone.len() as u64, n_kept: gone.len() as u64, dropped: BTreeMap::new() };
         manifest.shards = shard.into_iter().collect();
         let snapshot = commit(&dataset, manifest)?;
         let counts = counts(self.names.iter().map(String::as_str), &gone);
@@ -242,12 +239,8 @@ impl Methods {
             })
             .collect::<Result<Vec<_>>>()?;
         let projection = Arc::new(ProjectionExec::try_new(exprs, scan)?);
-        let sink = Arc::new(SignatureSink::new(
-            dataset.clone(),
-            name,
-            first_row,
-            projection.schema(),
-        ));
+        let sink =
+            Arc::new(SignatureSink::new(dataset.clone(), name, first_row, projection.schema()));
         let plan = DataSinkExec::new(projection, Arc::clone(&sink) as Arc<dyn DataSink>, None);
         Ok((Arc::new(plan), sink))
     }
@@ -263,8 +256,11 @@ impl Methods {
     ) -> Result<()> {
         let name = self.names[method].as_str();
         let ctx = session::session(&run.runtime, run.limits.threads)?;
-        let table =
-            catalog::table(&run.runtime, DatasetKind::Signatures, std::slice::from_ref(signatures))?;
+        let table = catalog::table(
+            &run.runtime,
+            DatasetKind::Signatures,
+            std::slice::from_ref(signatures),
+        )?;
         ctx.register_table("signatures", table)?;
         ctx.register_udf(band_keys_udf(Arc::clone(&self.minhash)));
         let removed: BTreeSet<u64> = gone.keys().copied().collect();
@@ -281,9 +277,9 @@ impl Methods {
         let members: Vec<(u64, u64)> = clusters.into_members().collect();
         if name != "minhash" {
             let similarity = (name == "exact").then_some(1.0);
-            gone.extend(members.into_iter().filter(|(row, root)| row != root).map(|(row, root)| {
-                (row, Gone { kept_row: root, cluster: root, similarity, method })
-            }));
+            gone.extend(members.into_iter().filter(|(row, root)| row != root).map(
+                |(row, root)| (row, Gone { kept_row: root, cluster: root, similarity, method }),
+            ));
             return Ok(());
         }
         let verified = self.verify(run, documents, signatures, members, method).await?;
@@ -577,7 +573,13 @@ fn content_udf(config: dedup::exact::Config) -> ScalarUDF {
         Ok(ColumnarValue::Array(Arc::new(hashes)))
     };
     let output = DataType::FixedSizeBinary(ID_BYTES);
-    create_udf("content_hash", vec![DataType::Utf8View], output, Volatility::Immutable, Arc::new(fun))
+    create_udf(
+        "content_hash",
+        vec![DataType::Utf8View],
+        output,
+        Volatility::Immutable,
+        Arc::new(fun),
+    )
 }
 
 fn url_udf(config: dedup::url::Config) -> ScalarUDF {

@@ -69,7 +69,8 @@ impl Plan {
             *path = job.folder().join(&*path);
             if !path.is_file() {
                 let message = format!("there is no tokenizer `{}`", path.display());
-                let hint = "name a `tokenizer.json`, or train one with `train:bpe:32000`".to_owned();
+                let hint =
+                    "name a `tokenizer.json`, or train one with `train:bpe:32000`".to_owned();
                 return Err(job.error("shard.tokenizer", message, Some(hint)));
             }
         }
@@ -102,7 +103,8 @@ impl Plan {
             config["tokenizer_blake3"] = Value::from(store::hash_file(path)?);
         }
         config["sort_bytes"] = Value::from(sort_bytes(run));
-        let parents: Vec<_> = [Some(documents), duplicates].into_iter().flatten().map(parent).collect();
+        let parents: Vec<_> =
+            [Some(documents), duplicates].into_iter().flatten().map(parent).collect();
         let fingerprint = fingerprint("tokens", &config, &parents, &Value::Null);
         if let Some(newest) = finished(&dataset, &fingerprint)? {
             run.talk.say(format!("{:>12}  version {} is up to date", "tokens", newest.version));
@@ -113,12 +115,8 @@ impl Plan {
         let sort = Staging::new(&dataset, "sort", &fingerprint);
         let tokenizer = Arc::new(self.tokenizer(run, documents, &removed, encode.folder()).await?);
         let (runs, counts) = self.encode(run, documents, &removed, &tokenizer, &encode).await?;
-        let mut manifest = Manifest::new(
-            DatasetKind::Tokens,
-            &DatasetKind::Tokens.schema(),
-            fingerprint,
-            config,
-        );
+        let mut manifest =
+            Manifest::new(DatasetKind::Tokens, &DatasetKind::Tokens.schema(), fingerprint, config);
         manifest.parents = parents;
         manifest.counts = counts;
         if manifest.counts.n_kept == 0 {
@@ -131,7 +129,11 @@ impl Plan {
         }
         manifest.shards = self.sort(run, documents, runs, &sort).await?;
         number_tokens(&mut manifest.shards);
-        assert_eq!(manifest.n_rows(), manifest.counts.n_kept, "documents encoded and rows written differ");
+        assert_eq!(
+            manifest.n_rows(),
+            manifest.counts.n_kept,
+            "documents encoded and rows written differ"
+        );
         let name = format!("tokenizer-{}.json", &tokenizer.fingerprint()[..12]);
         store::put_if_absent(&dataset.path().join(&name), tokenizer.to_bytes())?;
         manifest.tokenizer = Some(tokenizer.info(&name));
@@ -157,7 +159,8 @@ impl Plan {
         if path.is_file() {
             return Ok(Tokenizer::load(&path)?);
         }
-        let task = run.talk.task("tokenizer", documents.manifest.n_rows(), Progress::Count("documents"));
+        let task =
+            run.talk.task("tokenizer", documents.manifest.n_rows(), Progress::Count("documents"));
         let texts = Texts::new(self, run, documents, removed)?;
         let failure = Arc::clone(&texts.failure);
         let n_bytes = Arc::clone(&texts.n_bytes);
@@ -183,7 +186,8 @@ impl Plan {
         staging: &Staging,
     ) -> Result<(Vec<RunFile>, Counts)> {
         store::create_folder(staging.folder())?;
-        let task = run.talk.task("tokenize", documents.manifest.n_rows(), Progress::Count("documents"));
+        let task =
+            run.talk.task("tokenize", documents.manifest.n_rows(), Progress::Count("documents"));
         let ctx = session::session(&run.runtime, 1)?;
         let shards = documents.manifest.shards.iter();
         let units = shards.map(|shard| (shard.blake3.clone(), shard.clone()));
@@ -218,7 +222,11 @@ impl Plan {
             counts.add(&output.counts);
             runs.extend(output.runs);
         }
-        task.finish(format!("{} documents, {} duplicates left out", counts.n_kept, counts.n_dropped()));
+        task.finish(format!(
+            "{} documents, {} duplicates left out",
+            counts.n_kept,
+            counts.n_dropped()
+        ));
         Ok((runs, counts))
     }
 
@@ -266,7 +274,11 @@ impl Plan {
         // `train` first: it is what readers open.
         let mut names: Vec<&str> = self.splits.names().collect();
         names.sort_by_key(|name| (*name != TRAIN, *name));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, and is at least 1 here")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float saturates, and is at least 1 here"
+        )]
         let count = |name: &str| (n * self.config.split[name]).ceil().max(1.0) as u32;
         let n_buckets = names.iter().map(|name| ((*name).to_owned(), count(name))).collect();
         Buckets { splits: Arc::clone(&self.splits), n_buckets, seed: run.job.job.seed }
@@ -484,8 +496,7 @@ impl Texts {
             match &mut self.reader {
                 Some((path, reader)) => match reader.next() {
                     Some(batch) => {
-                        self.batch =
-                            Some((batch.map_err(shard::Error::arrow("read", path))?, 0));
+                        self.batch = Some((batch.map_err(shard::Error::arrow("read", path))?, 0));
                     }
                     None => self.reader = None,
                 },

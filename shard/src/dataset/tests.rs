@@ -136,3 +136,20 @@ fn verify_finds_each_of_200_flipped_bits_and_cut_and_swapped_shards() {
     fs::remove_file(&path).unwrap();
     assert!(matches!(snapshot.verify(shard), Err(Error::Io { .. })));
 }
+
+#[test]
+fn half_written_files_go_and_staged_and_committed_ones_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    let snapshot = dataset.commit(0, write(&dataset, "train", &[rows(2)])).unwrap();
+    let staged = dataset.staging().join("unit.json");
+    crate::store::replace(&staged, b"{}").unwrap();
+    let torn = ["data", "manifest", "."].map(|name| crate::store::aside(&folder.path().join(name)));
+    for path in &torn {
+        fs::write(path, b"half").unwrap();
+    }
+    dataset.remove_half_written().unwrap();
+    assert!(torn.iter().all(|path| !path.is_file()));
+    assert!(staged.is_file());
+    snapshot.verify(&snapshot.manifest.shards[0]).unwrap();
+}

@@ -115,14 +115,18 @@ fn every_row_comes_out_in_order_with_the_first_reason_that_drops_it() {
 #[test]
 fn changed_spans_name_step_rule_and_bytes() {
     let chain = chain(vec![step("1:mask_pii", modifier("mask_pii"))]);
-    let out = chain.run(&batch(&[("web", "x", None), ("web", "to joe@example.net", None)])).unwrap();
+    let out =
+        chain.run(&batch(&[("web", "x", None), ("web", "to joe@example.net", None)])).unwrap();
     let edits = out.column_by_name(EDITS).unwrap().as_list::<i32>();
     assert_eq!((edits.value_length(0), edits.value_length(1)), (0, 1));
     let edit = edits.value(1);
     let edit = edit.as_struct();
     let text = |column: usize| edit.column(column).as_string::<i32>().value(0).to_owned();
     let number = |column: usize| edit.column(column).as_primitive::<UInt64Type>().value(0);
-    assert_eq!((text(0), text(3), text(4)), ("1:mask_pii".into(), "email".into(), "<EMAIL>".into()));
+    assert_eq!(
+        (text(0), text(3), text(4)),
+        ("1:mask_pii".into(), "email".into(), "<EMAIL>".into())
+    );
     assert_eq!((number(1), number(2)), (3, 18));
 }
 
@@ -132,11 +136,8 @@ fn a_step_for_some_kinds_lets_the_others_pass() {
     only_books.kinds = Some(vec!["book".to_owned()]);
     let rows = [("web", "short", None), ("book", "short", None), ("book", "long enough", None)];
     let out = chain(vec![only_books]).run(&batch(&rows)).unwrap();
-    let expected = [
-        ("kept", "short"),
-        ("1:length length too_few_chars", "short"),
-        ("kept", "long enough"),
-    ];
+    let expected =
+        [("kept", "short"), ("1:length length too_few_chars", "short"), ("kept", "long enough")];
     assert_eq!(outcome(&out), pairs(&expected));
 }
 
@@ -155,7 +156,8 @@ fn kept_signals_are_columns_and_null_where_the_step_did_not_look() {
 #[test]
 fn the_language_that_a_step_finds_fills_the_column() {
     let language = step("1:language", filter("language", r#"keep = ["en", "de"]"#));
-    let german = "Der schnelle braune Fuchs springt über den faulen Hund und läuft dann nach Hause.";
+    let german =
+        "Der schnelle braune Fuchs springt über den faulen Hund und läuft dann nach Hause.";
     let out = chain(vec![language]).run(&batch(&[("web", german, None)])).unwrap();
     let column = out.column_by_name("language").unwrap().as_string_view();
     assert_eq!(column.value(0), "de");
