@@ -1,7 +1,7 @@
 //! Text to token ids and back, for any `tokenizer.json`.
 //!
 //! Two implementations of the same format meet here: the release candidate of `tokenizers` encodes (some forty
-//! times faster), the stable version decodes and trains. Tests hold their ids against each other.
+//! times faster), the stable version decodes and writes. Tests hold their ids against each other.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,6 +16,10 @@ use tokenizers_stable as stable;
 
 use crate::manifest::{TokenizerInfo, hash};
 use crate::{Error, Result};
+
+mod bpe;
+
+pub use bpe::train_bpe;
 
 /// The special token of vocabularies trained here: ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -58,6 +62,7 @@ impl Tokenizer {
         let json: Value = serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
         let added = added_tokens(&json).map_err(refuse)?;
         let n_vocabulary = n_vocabulary(&json, &added).map_err(refuse)?;
+        check_model(&json).map_err(refuse)?;
         let special: BTreeMap<_, _> = added
             .into_iter()
             .filter(|token| token.is_special)
@@ -106,7 +111,8 @@ impl Tokenizer {
         self.n_vocabulary
     }
 
-    /// Special tokens by content. [`Tokenizer::encode`] gives none of them.
+    /// Special tokens by content. [`Tokenizer::encode`] gives none of them but the one that a model itself has for
+    /// what it does not know (`[UNK]`).
     #[must_use]
     pub fn special(&self) -> &BTreeMap<String, u32> {
         &self.special
@@ -182,6 +188,19 @@ impl fmt::Debug for Tokenizer {
             .field("fingerprint", &self.fingerprint)
             .field("n_vocabulary", &self.n_vocabulary)
             .finish_non_exhaustive()
+    }
+}
+
+/// The models that [`Tokenizer::encode`] knows.
+const MODELS: [&str; 4] = ["BPE", "Unigram", "WordLevel", "WordPiece"];
+
+/// Refuses a model by its name; files of old versions have none.
+fn check_model(json: &Value) -> Result<(), String> {
+    match json.pointer("/model/type").and_then(Value::as_str) {
+        Some(model) if !MODELS.contains(&model) => {
+            Err(format!("its model is `{model}`, known are `{}`", MODELS.join("`, `")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -274,60 +293,6 @@ impl TokenizerSpec {
         }
         Ok(Self::TrainBpe { n_vocabulary })
     }
-}
-
-/// Trains a byte-level BPE vocabulary and returns its `tokenizer.json`.
-///
-/// GPT-2's scheme (Radford et al. 2019): its pre-tokenizer without a leading space, all 256 bytes in the
-/// alphabet, one special token [`END_OF_TEXT`]. The vocabulary is smaller than `n_vocabulary` when `texts` have
-/// no more pairs to merge. The same texts give the same bytes whatever the number of threads.
-///
-/// Memory grows with the number of different words in `texts`; counts of pairs are 32 bits wide, so train on
-/// a sample of at most a few gigabytes.
-///
-/// # Errors
-/// When the library refuses.
-///
-/// # Panics
-/// When `n_vocabulary` is below 257: [`TokenizerSpec::parse`] checks that.
-pub fn train_bpe(
-    texts: impl Iterator<Item = String> + Send,
-    n_vocabulary: usize,
-) -> Result<Vec<u8>> {
-    use stable::decoders::byte_level::ByteLevel;
-    use stable::models::bpe::{BPE, BpeTrainer};
-    use stable::{AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper};
-    use stable::{PreTokenizerWrapper, TokenizerBuilder};
-
-    assert!(n_vocabulary >= VOCABULARY_MIN, "{n_vocabulary} tokens, needs {VOCABULARY_MIN}");
-    let refuse = |error: stable::Error| Error::Tokenizer {
-        what: format!("`train:bpe:{n_vocabulary}`"),
-        why: error.to_string(),
-    };
-    let byte_level = ByteLevel::default().add_prefix_space(false);
-    let mut tokenizer = TokenizerBuilder::<
-        BPE,
-        NormalizerWrapper,
-        PreTokenizerWrapper,
-        PostProcessorWrapper,
-        DecoderWrapper,
-    >::new()
-    .with_model(BPE::default())
-    .with_normalizer(None)
-    .with_pre_tokenizer(Some(byte_level.into()))
-    .with_post_processor(None)
-    .with_decoder(Some(byte_level.into()))
-    .build()
-    .map_err(refuse)?;
-    let mut trainer = BpeTrainer::builder()
-        .vocab_size(n_vocabulary)
-        .show_progress(false)
-        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
-        .build();
-    tokenizer.train(&mut trainer, texts).map_err(refuse)?;
-    let json = tokenizer.to_string(true).map_err(refuse)?;
-    Ok(json.into_bytes())
 }
 
 #[cfg(test)]

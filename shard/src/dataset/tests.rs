@@ -143,8 +143,8 @@ fn half_written_files_go_and_staged_and_committed_ones_stay() {
     let dataset = Dataset::at(folder.path());
     let snapshot = dataset.commit(0, write(&dataset, "train", &[rows(2)])).unwrap();
     let staged = dataset.staging().join("unit.json");
-    crate::store::replace(&staged, b"{}").unwrap();
-    let torn = ["data", "manifest", "."].map(|name| crate::store::aside(&folder.path().join(name)));
+    store::replace(&staged, b"{}").unwrap();
+    let torn = ["data", "manifest", "."].map(|name| store::aside(&folder.path().join(name)));
     for path in &torn {
         fs::write(path, b"half").unwrap();
     }

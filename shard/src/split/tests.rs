@@ -29,7 +29,7 @@ fn shares_follow_the_weights() {
     }
     // Four standard deviations of a binomial count.
     for (name, share) in [("train", 0.8), ("validation", 0.15), ("test", 0.05)] {
-        let tolerance = 4.0 * (100_000.0 * share * (1.0 - share) as f64).sqrt();
+        let tolerance = 4.0 * f64::sqrt(100_000.0 * share * (1.0 - share));
         let found = counts[name];
         assert!((found - 100_000.0 * share).abs() < tolerance, "{name}: {found}");
     }
