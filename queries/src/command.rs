@@ -165,6 +165,9 @@ struct Passed {
     arguments: Vec<OsString>,
 }
 
+/// Threads for waiting on files beside one for each unit that is running: each keeps memory that it freed.
+const BLOCKING_THREADS: usize = 4;
+
 /// Runs a verb to its end and returns the process's exit code.
 ///
 /// # Errors
@@ -187,7 +190,9 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
     };
     let threads = threads.unwrap_or_else(|| Limits::standard().threads).max(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
+        // One more than are ever busy, so that a signal is seen at once.
+        .worker_threads(threads + 1)
+        .max_blocking_threads(threads + BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(shard::Error::io("start", "the runtime"))?;

@@ -249,13 +249,12 @@ impl Plan {
         let work = |index: usize, (split, number): (String, u32)| {
             let (runs, dataset) = (Arc::clone(&runs), dataset.clone());
             async move {
-                let written = tokio::task::spawn_blocking(move || {
-                    let bucket = u32::try_from(index).expect("buckets are counted in 32 bits");
-                    let name = format!("{split}-{number:05}");
-                    let shard = sort_one(&runs, bucket, &dataset, &name, &split)?;
-                    Ok(SortOutput { dataset: dataset.path().to_owned(), shard })
-                });
-                written.await.expect("sorting does not panic")
+                // On the worker itself: a pool of blocking threads would sort each bucket on another thread, and the
+                // allocator keeps a bucket's worth of freed memory for each of them.
+                let bucket = u32::try_from(index).expect("buckets are counted in 32 bits");
+                let name = format!("{split}-{number:05}");
+                let shard = sort_one(&runs, bucket, &dataset, &name, &split)?;
+                Ok(SortOutput { dataset: dataset.path().to_owned(), shard })
             }
         };
         let outputs = staging.run(run, units, work, |_, _| task.advance(1)).await?;
