@@ -57,7 +57,7 @@ struct RunTokens {
     split: String,
 }
 
-/// Rows: step, sequence, document_id, url, locator, source, first_token, n_tokens; ordered by step and sequence.
+/// Rows: step, sequence, position, document_id, url, locator, source, first_token, n_tokens; ordered by step, sequence and position.
 #[derive(Debug)]
 struct TrainedOn {
     /// Runs are named relative to one of these: the corpus, the folder it lies in, the working directory.
@@ -107,13 +107,14 @@ impl TableFunctionImpl for TrainedOn {
         let parts = StreamingTable::try_new(parts_schema(), vec![Arc::new(stream)])?;
         let right = LogicalPlanBuilder::scan("documents", provider_as_source(documents), None)?;
         let right = right.project(["id", "url", "locator", "source"].map(col))?.build()?;
-        let order = ["step", "sequence", "first_token"].map(|name| col(name).sort(true, false));
+        let order = ["step", "sequence", "position"].map(|name| col(name).sort(true, false));
         let plan = LogicalPlanBuilder::scan("parts", provider_as_source(Arc::new(parts)), None)?
             .join(right, JoinType::Left, (vec!["document_id"], vec!["id"]), None)?
             .project(
                 [
                     "step",
                     "sequence",
+                    "position",
                     "document_id",
                     "url",
                     "locator",
@@ -158,6 +159,8 @@ fn parts_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("step", DataType::UInt64, false),
         Field::new("sequence", DataType::UInt64, false),
+        // Of the part in its sequence, in tokens.
+        Field::new("position", DataType::UInt32, false),
         Field::new("document_id", DataType::FixedSizeBinary(ID_BYTES), false),
         // Of the part, counted from the start of its document.
         Field::new("first_token", DataType::UInt32, false),
@@ -207,11 +210,15 @@ impl PartitionStream for Parts {
 
 /// Step `s` (from 1) saw the samples `(s-1)·batch` to `s·batch`.
 fn step_parts(reader: &mut SequenceReader, step: u64, batch: u64) -> Result<RecordBatch> {
-    let (mut samples, mut firsts, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut samples, mut positions) = (Vec::new(), Vec::new());
+    let (mut firsts, mut counts) = (Vec::new(), Vec::new());
     let mut ids = FixedSizeBinaryBuilder::new(ID_BYTES);
     for sample in (step - 1) * batch..step * batch {
+        let mut position = 0;
         for part in reader.documents(sample)? {
             samples.push(sample);
+            positions.push(position);
+            position += part.n_tokens;
             ids.append_value(part.document_id)?;
             firsts.push(part.first_token_in_document);
             counts.push(part.n_tokens);
@@ -220,6 +227,7 @@ fn step_parts(reader: &mut SequenceReader, step: u64, batch: u64) -> Result<Reco
     let columns: Vec<ArrayRef> = vec![
         Arc::new(UInt64Array::from(vec![step; samples.len()])),
         Arc::new(UInt64Array::from(samples)),
+        Arc::new(UInt32Array::from(positions)),
         Arc::new(ids.finish()),
         Arc::new(UInt32Array::from(firsts)),
         Arc::new(UInt32Array::from(counts)),

@@ -2,4 +2,20 @@
 
 // `cfg(test)` tells clippy that helper functions are tests as well.
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod bounded;
+#[cfg(test)]
+mod counts;
+#[cfg(test)]
+mod deterministic;
+#[cfg(test)]
+mod killed;
+#[cfg(test)]
+mod lineage;
+#[cfg(test)]
+mod mill;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tidy;

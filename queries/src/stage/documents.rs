@@ -196,14 +196,19 @@ impl Plan {
             counts.n_dropped(),
             "rows of `dropped` and rows dropped differ"
         );
-        let documents = &manifests[&DatasetKind::Documents];
         if counts.n_kept == 0 {
+            let reasons = reasons(&manifests[&DatasetKind::Documents]);
+            // Without documents there is no version of them, but SQL can say why each one went.
+            let dropped = manifests.remove(&DatasetKind::Dropped).expect("one of each");
+            commit(&run.dataset(DatasetKind::Dropped), dropped)?;
             return Err(Error::Empty {
                 stage: "the chain of steps",
                 n_in: counts.n_in,
-                reasons: reasons(documents),
-                hint: "loosen the step that drops most, or check that `path` names the right files"
-                    .to_owned(),
+                reasons,
+                hint: format!(
+                    "see `select * from dropped` in `gristmill sql --corpus {}`, then loosen the step that drops most",
+                    run.corpus().display()
+                ),
             });
         }
         // `documents` last: whoever sees its new version finds the other two.
