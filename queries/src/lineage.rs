@@ -57,7 +57,7 @@ struct RunTokens {
     split: String,
 }
 
-/// Rows: step, sequence, position, document_id, url, locator, source, first_token, n_tokens; ordered by step, sequence and position.
+/// Rows: step, sequence, sequence_offset, document_id, url, locator, source, first_token, n_tokens; ordered by step, sequence and offset.
 #[derive(Debug)]
 struct TrainedOn {
     /// Runs are named relative to one of these: the corpus, the folder it lies in, the working directory.
@@ -107,14 +107,14 @@ impl TableFunctionImpl for TrainedOn {
         let parts = StreamingTable::try_new(parts_schema(), vec![Arc::new(stream)])?;
         let right = LogicalPlanBuilder::scan("documents", provider_as_source(documents), None)?;
         let right = right.project(["id", "url", "locator", "source"].map(col))?.build()?;
-        let order = ["step", "sequence", "position"].map(|name| col(name).sort(true, false));
+        let order = ["step", "sequence", "sequence_offset"].map(|name| col(name).sort(true, false));
         let plan = LogicalPlanBuilder::scan("parts", provider_as_source(Arc::new(parts)), None)?
             .join(right, JoinType::Left, (vec!["document_id"], vec!["id"]), None)?
             .project(
                 [
                     "step",
                     "sequence",
-                    "position",
+                    "sequence_offset",
                     "document_id",
                     "url",
                     "locator",
@@ -160,7 +160,7 @@ fn parts_schema() -> SchemaRef {
         Field::new("step", DataType::UInt64, false),
         Field::new("sequence", DataType::UInt64, false),
         // Of the part in its sequence, in tokens.
-        Field::new("position", DataType::UInt32, false),
+        Field::new("sequence_offset", DataType::UInt32, false),
         Field::new("document_id", DataType::FixedSizeBinary(ID_BYTES), false),
         // Of the part, counted from the start of its document.
         Field::new("first_token", DataType::UInt32, false),

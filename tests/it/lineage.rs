@@ -60,7 +60,7 @@ fn steps_of_a_run_lead_back_to_records_of_archives() {
     let rows = mill.sql(
         "corpus",
         "select step, sequence, hex(document_id) as document, url, locator, first_token, n_tokens \
-         from trained_on('runs/tiny', 2, 3) order by step, sequence, position",
+         from trained_on('runs/tiny', 2, 3) order by step, sequence, sequence_offset",
     );
     let tokens = Dataset::at(mill.path("corpus/tokens"));
     let by_document = documents(&tokens);

@@ -660,9 +660,8 @@ fn is_html(bytes: &[u8]) -> bool {
         [b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<meta"];
     let head = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let head = head[..head.len().min(1024)].trim_ascii_start();
-    let begins = |start: &[u8]| {
-        head.len() >= start.len() && head[..start.len()].eq_ignore_ascii_case(start)
-    };
+    let begins =
+        |start: &[u8]| head.len() >= start.len() && head[..start.len()].eq_ignore_ascii_case(start);
     STARTS.into_iter().any(begins)
 }
 
