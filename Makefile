@@ -20,7 +20,7 @@ demo: build ## crawl, clean, deduplicate, tokenize, train and ask: a few minutes
 	$(CARGO) run --quiet --locked --bin gristmill -- demo
 
 .PHONY: test
-test: setup lint doc licences ## everything that must hold before a change goes in
+test: lint doc licences build ## everything that must hold before a change goes in
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  $(CARGO) test --workspace --locked --doc; \
 	  $(CARGO) nextest run --workspace --locked --no-fail-fast; \

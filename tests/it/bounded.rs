@@ -76,7 +76,7 @@ fn peak_memory_stays_at_the_limit_of_the_job() {
     }
     println!(
         "{} MiB in: peak {} MiB, {:?}; after the line, in MiB: {stage_peaks:?}",
-        u64::try_from(FILE_BYTES).unwrap() * n_files >> 20,
+        (u64::try_from(FILE_BYTES).unwrap() * n_files) >> 20,
         peak >> 20,
         started.elapsed()
     );
