@@ -10,10 +10,13 @@ use shard::schema::source_schema;
 
 use super::*;
 
-/// Rows of (kind, text, reject) as a source gives them.
-fn batch(rows: &[(&str, &str, Option<&str>)]) -> RecordBatch {
+/// Kind, text and reject.
+type Row<'a> = (&'a str, &'a str, Option<&'a str>);
+
+/// Rows as a source gives them.
+fn batch(rows: &[Row<'_>]) -> RecordBatch {
     let n = rows.len();
-    let text = |value: &dyn Fn(&(&str, &str, Option<&str>)) -> String| -> ArrayRef {
+    let text = |value: &dyn Fn(&Row<'_>) -> String| -> ArrayRef {
         Arc::new(StringViewArray::from_iter_values(rows.iter().map(value)))
     };
     let null = |data_type: &DataType| new_null_array(data_type, n);
@@ -170,8 +173,7 @@ fn cutting_a_batch_changes_no_row() {
         step("2:mask_pii", modifier("mask_pii")),
     ]);
     let texts = ["one", "a@example.net wrote", "three", "no", "fives", "sixth x@example.org"];
-    let rows: Vec<(&str, &str, Option<&str>)> =
-        texts.iter().map(|text| ("web", *text, None)).collect();
+    let rows: Vec<Row<'_>> = texts.iter().map(|text| ("web", *text, None)).collect();
     let whole = outcome(&chain.run(&batch(&rows)).unwrap());
     for n in 1..rows.len() {
         let parts: Vec<_> =
