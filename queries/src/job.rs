@@ -317,7 +317,9 @@ impl LoadedJob {
                 let kind = dedup::kind(method)
                     .ok_or_else(|| self.unknown("dedup.methods", method, method_names()))?;
                 if let Some(table) = self.method_config(method)? {
-                    (kind.check)(table)?;
+                    let key = format!("dedup.{method}");
+                    (kind.check)(table)
+                        .map_err(|error| self.error(&key, error.to_string(), None))?;
                 }
             }
             for key in dedup.config.keys() {
