@@ -148,8 +148,9 @@ impl Reader {
                 if is_record {
                     self.own();
                 }
-                self.reject(rows, reason);
-                self.window.resync()?;
+                let is_damaged = self.window.is_damaged();
+                self.reject(rows, if is_damaged { "bad_gzip" } else { reason });
+                self.resync()?;
                 return Ok(true);
             }
         };
@@ -165,6 +166,7 @@ impl Reader {
         }
         let end = self.range.end;
         let Some(gap) = self.window.next_segment(end)? else { return Ok(false) };
+        self.header.clear();
         if let Some(offset) = gap
             && self.is_owner
         {
@@ -181,6 +183,8 @@ impl Reader {
 
     /// Fills `header` and returns how many bytes it has, or why there is none.
     fn read_header(&mut self) -> std::io::Result<Result<usize, &'static str>> {
+        // A reject must not show the fields of the record before it.
+        self.header.clear();
         let is_arc = self.window.is_arc();
         let data = self.window.have(16)?;
         if !is_arc && !is_record_start(data) {
@@ -274,13 +278,23 @@ impl Reader {
             return Ok(());
         }
         self.window.rewind(body)?;
-        self.window.resync()
+        self.resync()
     }
 
     fn resync_after(&mut self, header_bytes: usize) -> std::io::Result<()> {
         // The line end of the header counts: a record may begin right after it.
         self.window.advance(header_bytes - 1);
-        self.window.resync()
+        self.resync()
+    }
+
+    /// Goes on behind a record that was rejected.
+    fn resync(&mut self) -> std::io::Result<()> {
+        self.window.resync()?;
+        if self.window.data().is_empty() {
+            // Damage up to the end of the segment is told already.
+            self.window.take_damage();
+        }
+        Ok(())
     }
 
     fn locate(&mut self) {
@@ -296,14 +310,12 @@ impl Reader {
     }
 
     fn reject_located(&mut self, rows: &mut BatchBuilder, reason: &str) {
-        let is_known = reason != "garbage" && !reason.starts_with("header");
-        let header = is_known.then_some(&self.header);
-        let url = header.and_then(Fields::url);
+        let url = self.header.url();
         let record = Record {
             locator: &self.scratch.locator,
             url: url.as_deref(),
-            date: header.and_then(Fields::date),
-            bytes_raw: header.and_then(Fields::content_length).unwrap_or(0),
+            date: self.header.date(),
+            bytes_raw: self.header.content_length().unwrap_or(0),
             ..Record::default()
         };
         rows.reject(&record, reason);
@@ -373,11 +385,15 @@ const ENCODING: usize = 0;
 const TRANSFER: usize = 1;
 
 impl Fields {
-    /// Reads lines `Name: value` after a first line of another form. Of a field that stands twice the first counts.
-    fn read(&mut self, names: &[&str; 7], block: &[u8]) -> bool {
+    fn clear(&mut self) {
         self.is_arc = false;
         self.values = Default::default();
         self.block.clear();
+    }
+
+    /// Reads lines `Name: value` after a first line of another form. Of a field that stands twice the first counts.
+    fn read(&mut self, names: &[&str; 7], block: &[u8]) -> bool {
+        self.clear();
         let mut current = None;
         for line in memchr::memchr_iter(b'\n', block)
             .chain([block.len()])
@@ -415,9 +431,8 @@ impl Fields {
 
     /// Reads an ARC header: `URL IP date content-type length`. Spaces in a URL were never escaped.
     fn read_arc_line(&mut self, line: &[u8]) -> bool {
+        self.clear();
         self.is_arc = true;
-        self.values = Default::default();
-        self.block.clear();
         self.block.extend_from_slice(line.trim_ascii());
         let mut end = self.block.len();
         for field in [LENGTH, CONTENT_TYPE, DATE, RECORD_ID] {
