@@ -50,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         validation: None,
         path: folder.clone(),
         version: 1,
+        newest_version: 1,
         manifest_hash: String::new(),
         n_vocabulary: 8192,
         tokenizer: None,

@@ -22,6 +22,8 @@ pub struct Data {
     pub path: PathBuf,
     /// Version of the manifest.
     pub version: u64,
+    /// The newest version that there is.
+    pub newest_version: u64,
     /// BLAKE3 of the manifest.
     pub manifest_hash: String,
     /// Ids are below this.
@@ -38,7 +40,9 @@ impl Data {
     /// # Errors
     /// [`Error::Shard`] when it cannot be read, [`Error::Unusable`] when it does not say how text became tokens.
     pub fn open(recipe: &Recipe, version: Option<u64>) -> Result<Self> {
-        let snapshot = Dataset::at(&recipe.data).open(version)?;
+        let dataset = Dataset::at(&recipe.data);
+        let snapshot = dataset.open(version)?;
+        let newest_version = dataset.versions()?.last().copied().unwrap_or(snapshot.version);
         let seq_len = usize::try_from(recipe.model.seq_len).expect("checked with the recipe");
         let open = |split: &str| {
             let (split, seed) = (split.to_owned(), recipe.train.seed);
@@ -61,6 +65,7 @@ impl Data {
             validation: validation.map(|reader| Box::new(reader) as Box<dyn SequenceSource>),
             path: recipe.data.clone(),
             version: snapshot.version,
+            newest_version,
             manifest_hash: snapshot.manifest_hash.clone(),
             n_vocabulary: u64::from(info.n_vocabulary),
             token_bytes: token_bytes(&tokenizer, info.n_vocabulary)?,

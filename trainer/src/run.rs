@@ -219,6 +219,14 @@ impl<'a> Run<'a> {
             torch::set_random_state(&from_hex(&state.random)?)?;
             (step, skipped) = (state.step, state.skipped);
             observer.note(&format!("resumes at step {step} from `{}`", path.display()));
+            if recipe.data_version.is_none() && data.newest_version > data.version {
+                observer.note(&format!(
+                    "goes on with version {} of `{}`, which it began with; to train on version {}, give `run` another folder",
+                    data.version,
+                    data.path.display(),
+                    data.newest_version
+                ));
+            }
         } else {
             tch::manual_seed(i64::from_ne_bytes(recipe.train.seed.to_ne_bytes()));
         }

@@ -52,6 +52,7 @@ fn data(folder: &Path) -> Data {
         validation: Some(source(600)),
         path: folder.to_owned(),
         version: 1,
+        newest_version: 1,
         manifest_hash: "feed".to_owned(),
         n_vocabulary: 29,
         tokenizer: None,
@@ -130,6 +131,21 @@ fn a_stopped_run_ends_with_the_same_bits() {
         };
         assert_eq!((lines(&whole), lines(&parts)), (100, 100));
         println!("{kind}: 100 steps in 3 parts, loss {first:.3} to {last:.3}");
+    }
+}
+
+#[test]
+fn a_run_says_when_it_goes_on_with_an_older_version() {
+    let (_folder, path) = scratch();
+    let recipe = recipe(&path, "gpt2");
+    train(&recipe, &mut Script::stop_after(2)).unwrap();
+    for newest_version in [1, 3] {
+        let mut script = Script::stop_after(3);
+        run::train(&recipe, Data { newest_version, ..data(&path) }, &mut script).unwrap();
+        let says = script.notes.iter().any(|note| note.contains("to train on version 3"));
+        assert_eq!(says, newest_version == 3, "{:?}", script.notes);
+        fs::remove_dir_all(&recipe.run).unwrap();
+        train(&recipe, &mut Script::stop_after(2)).unwrap();
     }
 }
 
