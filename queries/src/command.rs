@@ -16,7 +16,7 @@ use crate::output::Format;
 use crate::progress::Talk;
 use crate::run::{self, Options, Plan};
 use crate::session::{Limits, runtime, session};
-use crate::{Error, Result, catalog, demo, function, shell};
+use crate::{Error, Result, catalog, demo, function, record, report, shell};
 
 /// Mills raw text into datasets of tokens, and answers SQL about every document on the way.
 #[derive(Debug, Parser)]
@@ -71,6 +71,24 @@ enum Verb {
         /// The corpus that is searched for the document.
         #[arg(long, default_value = "corpus")]
         corpus: PathBuf,
+        /// Print the document's record as its source read it, before any step.
+        #[arg(long)]
+        raw: bool,
+        /// The job that made the corpus, for `--raw`: its paths begin in its folder [default: the folder of the corpus].
+        #[arg(long)]
+        job: Option<PathBuf>,
+    },
+    /// Show what each step of a job dropped, why, at what cost, with samples, as a page of HTML.
+    Report {
+        /// The corpus.
+        #[arg(default_value = "corpus")]
+        corpus: PathBuf,
+        /// Where the page goes [default: report.html in the corpus].
+        #[arg(long)]
+        output: Option<PathBuf>,
+        /// Dropped documents shown per step.
+        #[arg(long, default_value_t = 20)]
+        samples: usize,
     },
     /// Check every shard of a corpus, or of one dataset, against its manifest.
     ///
@@ -230,7 +248,14 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
                 }
             }
             Verb::Sql(arguments) => sql(&arguments, threads, is_json).await,
-            Verb::Inspect { what, corpus } => inspect(&what, &corpus, threads, is_json).await,
+            Verb::Inspect { what, corpus, raw: true, job } => {
+                raw(&what, &corpus, job.as_deref(), threads, is_json).await
+            }
+            Verb::Inspect { what, corpus, .. } => inspect(&what, &corpus, threads, is_json).await,
+            Verb::Report { corpus, output, samples } => {
+                let output = output.unwrap_or_else(|| corpus.join("report.html"));
+                report(&corpus, &output, samples, threads, is_json).await
+            }
             _ => unreachable!("the other verbs have returned"),
         }
     })
@@ -338,6 +363,49 @@ async fn inspect(what: &str, corpus: &Path, threads: usize, is_json: bool) -> Re
         shell::execute(&ctx, &query, format, &mut io::stdout()).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn raw(
+    id: &str,
+    corpus: &Path,
+    job: Option<&Path>,
+    threads: usize,
+    is_json: bool,
+) -> Result<ExitCode> {
+    let (corpus, folder) = match job {
+        Some(job) => {
+            let job = LoadedJob::load(job, &[])?;
+            (job.corpus(), job.folder().to_owned())
+        }
+        None => {
+            let above = corpus.parent().filter(|above| !above.as_os_str().is_empty());
+            (corpus.to_owned(), above.unwrap_or(Path::new(".")).to_owned())
+        }
+    };
+    let ctx = session(&runtime(Limits::standard())?, threads)?;
+    catalog::register(&ctx, &corpus).await?;
+    let record = record::read(&ctx, &corpus, &folder, id).await?;
+    match is_json {
+        true => print_json(&record),
+        false => print(&record.text),
+    }
+}
+
+async fn report(
+    corpus: &Path,
+    output: &Path,
+    samples: usize,
+    threads: usize,
+    is_json: bool,
+) -> Result<ExitCode> {
+    let ctx = session(&runtime(Limits::standard())?, threads)?;
+    catalog::register(&ctx, corpus).await?;
+    let report = report::make(&ctx, corpus, samples).await?;
+    store::replace(output, report.html(&corpus.display().to_string()).as_bytes())?;
+    match is_json {
+        true => print_json(&report),
+        false => print(&format!("{}{}\n", report.show(), output.display())),
+    }
 }
 
 /// The datasets of a corpus, or the one that `path` is.

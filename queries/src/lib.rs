@@ -14,6 +14,8 @@ pub mod job;
 pub mod lineage;
 pub mod output;
 pub mod progress;
+pub mod record;
+pub mod report;
 pub mod run;
 pub mod session;
 pub mod shell;

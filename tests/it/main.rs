@@ -18,4 +18,6 @@ mod mill;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod report;
+#[cfg(test)]
 mod tidy;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, ListBuilder, MapBuilder, MapFieldNames, StringBuilder,
@@ -22,7 +23,9 @@ use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{
     Boundedness, EmissionType, ReplaceChildrenOptions,
 };
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricValue, MetricsSet, Time,
+};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
@@ -31,6 +34,7 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use ingest::filter::{Filter, FilterKind};
 use ingest::modifier::{Edit, Modifier};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use shard::schema::{DatasetKind, REJECT, source_schema};
 
@@ -122,14 +126,33 @@ impl Chain {
         &self.output
     }
 
+    /// The steps, with nothing that they have cost.
+    #[must_use]
+    pub fn no_costs(&self) -> Vec<StepCost> {
+        let cost = |step: &Step| StepCost { step: step.label.clone(), ..StepCost::default() };
+        self.steps.iter().map(cost).collect()
+    }
+
     /// Sends a batch of [`source_schema`] through all steps; rows come out in the same order.
     ///
     /// # Errors
     /// When a step cannot work on the batch at all.
     pub fn run(&self, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+        self.run_metered(batch, &[])
+    }
+
+    /// [`Chain::run`], with a meter per step or none at all.
+    fn run_metered(&self, batch: &RecordBatch, meters: &[Meter]) -> Result<RecordBatch, Error> {
         let mut rows = Rows::begin(self, batch)?;
         for (index, step) in self.steps.iter().enumerate() {
+            let meter = meters.get(index);
+            if let Some(meter) = meter {
+                meter.rows.add(rows.current.num_rows());
+                meter.bytes.add(text_bytes(&rows.current));
+            }
+            let timer = meter.map(|meter| meter.time.timer());
             rows.step(step, &self.schemas[index + 1])?;
+            drop(timer);
         }
         rows.finish(self)
     }
@@ -621,6 +644,77 @@ fn edit_column(edits: &[Vec<(String, Edit)>]) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
+/// Bytes of the column `text`.
+fn text_bytes(documents: &RecordBatch) -> usize {
+    let text = documents.column_by_name("text").expect("documents have a text");
+    text.as_string_view().lengths().map(|bytes| bytes as usize).sum()
+}
+
+/// What a step has cost so far, as metrics of the operator.
+struct Meter {
+    rows: Count,
+    bytes: Count,
+    time: Time,
+}
+
+impl Meter {
+    const LABEL: &str = "step";
+    const ROWS: &str = "step_rows";
+    const BYTES: &str = "step_bytes";
+    const TIME: &str = "step_time";
+
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize, step: &Step) -> Self {
+        let metric = || MetricBuilder::new(metrics).with_new_label(Self::LABEL, step.label.clone());
+        Self {
+            rows: metric().counter(Self::ROWS, partition),
+            bytes: metric().counter(Self::BYTES, partition),
+            time: metric().subset_time(Self::TIME, partition),
+        }
+    }
+}
+
+/// What a step saw and what it cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepCost {
+    /// Its label.
+    pub step: String,
+    /// Documents that came in.
+    pub rows: u64,
+    /// Bytes of their text.
+    pub bytes: u64,
+    /// Seconds of one thread.
+    pub seconds: f64,
+}
+
+/// Returns the cost of each step of the chains in an executed `plan`, in the order of the steps.
+#[must_use]
+pub fn step_costs(plan: &Arc<dyn ExecutionPlan>) -> Vec<StepCost> {
+    let mut costs: Vec<StepCost> = Vec::new();
+    for metric in plan.metrics().iter().flat_map(MetricsSet::iter) {
+        let Some(label) = metric.labels().iter().find(|label| label.name() == Meter::LABEL) else {
+            continue;
+        };
+        let at = costs.iter().position(|cost| cost.step == label.value()).unwrap_or_else(|| {
+            costs.push(StepCost { step: label.value().to_owned(), ..StepCost::default() });
+            costs.len() - 1
+        });
+        match metric.value() {
+            MetricValue::Count { name, count } if name == Meter::ROWS => {
+                costs[at].rows += count.value() as u64;
+            }
+            MetricValue::Count { name, count } if name == Meter::BYTES => {
+                costs[at].bytes += count.value() as u64;
+            }
+            MetricValue::Time { time, .. } => {
+                costs[at].seconds += Duration::from_nanos(time.value() as u64).as_secs_f64();
+            }
+            _ => {}
+        }
+    }
+    costs.extend(plan.children().into_iter().flat_map(step_costs));
+    costs
+}
+
 /// The operator: one batch out for each batch in.
 #[derive(Debug)]
 pub struct FilterChainExec {
@@ -717,9 +811,11 @@ impl ExecutionPlan for FilterChainExec {
         let input = self.input.execute(partition, context)?;
         let chain = Arc::clone(&self.chain);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let meters: Vec<Meter> =
+            chain.steps.iter().map(|step| Meter::new(&self.metrics, partition, step)).collect();
         let stream = input.map(move |batch| {
             let timer = metrics.elapsed_compute().timer();
-            let batch = chain.run(&batch?)?;
+            let batch = chain.run_metered(&batch?, &meters)?;
             timer.done();
             metrics.record_output(batch.num_rows());
             Ok(batch)

@@ -20,9 +20,11 @@ use shard::schema::DatasetKind;
 use shard::store;
 
 use super::unit::{Output, Staging};
-use super::{Run, commit, fingerprint, finished, reasons};
+use super::{Run, commit, costs, fingerprint, finished, reasons};
 use crate::exec::document_sink::{DocumentSink, Target};
-use crate::exec::filter_chain::{Action, Chain, Condition, FilterChainExec, Step};
+use crate::exec::filter_chain::{
+    Action, Chain, Condition, FilterChainExec, Step, StepCost, step_costs,
+};
 use crate::exec::source_scan::{FilePart, scan};
 use crate::job::LoadedJob;
 use crate::progress::Unit as Progress;
@@ -142,6 +144,7 @@ impl Plan {
                     edits: written.edits,
                     counts: written.counts,
                     text_bytes: written.text_bytes,
+                    costs: step_costs(&plan),
                 })
             }
         };
@@ -165,9 +168,15 @@ impl Plan {
         sources: Vec<SourceRead>,
     ) -> Result<Snapshot> {
         let mut counts = Counts::default();
+        let mut costs = self.chain.no_costs();
         let mut shards = [const { Vec::new() }; 3];
         for output in outputs {
             counts.add(&output.counts);
+            for (sum, cost) in costs.iter_mut().zip(&output.costs) {
+                sum.rows += cost.rows;
+                sum.bytes += cost.bytes;
+                sum.seconds += cost.seconds;
+            }
             let written = [output.documents, output.dropped, output.edits];
             shards.iter_mut().zip(written).for_each(|(shards, shard)| shards.extend(shard));
         }
@@ -218,6 +227,7 @@ impl Plan {
             last = Some(commit(&run.dataset(kind), manifest)?);
         }
         let snapshot = last.expect("there are three");
+        costs::write(&run.corpus(), &snapshot, costs)?;
         Staging::new(
             &run.dataset(DatasetKind::Documents),
             "documents",
@@ -449,6 +459,7 @@ struct UnitOutput {
     edits: Option<Shard>,
     counts: Counts,
     text_bytes: u64,
+    costs: Vec<StepCost>,
 }
 
 impl Output for UnitOutput {
