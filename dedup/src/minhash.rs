@@ -27,20 +27,20 @@ use crate::{Error, MethodKind, Result};
 pub(crate) const KIND: MethodKind = MethodKind {
     name: "minhash",
     summary: "documents whose word shingles are mostly the same, verified by their exact Jaccard index",
-    source: "Broder 1997; bands as in Lee et al. 2021 and FineWeb (14 x 8 over 5-word shingles)",
+    source: "Broder 1997; bands as in Lee et al. 2021",
     default_config: crate::default_table::<Config>,
     check: |table| crate::parse_table::<Config>("minhash", table)?.check(),
 };
 
 /// Settings of the near-duplicate search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "Settings")]
 pub struct Config {
     /// Words in a shingle, 1 to 1,000.
     pub ngram: usize,
-    /// Slices of a signature; two documents that agree in one of them are candidates.
+    /// Slices of a signature; two documents that agree in one of them are candidates. Solved from `verify` unless it is given.
     pub bands: usize,
-    /// Hashes in a band. More rows ask for more similarity, more bands find more.
+    /// Hashes in a band. More rows ask for more similarity, more bands find more. Solved from `verify` unless it is given.
     pub rows: usize,
     /// Seed of the hash functions. Signatures of different seeds cannot be compared.
     pub seed: u64,
@@ -62,12 +62,70 @@ pub enum Profile {
     Datatrove,
 }
 
-impl Default for Config {
-    /// FineWeb's and datatrove's numbers (`n_grams=5, num_buckets=14, hashes_per_bucket=8, seed=1`). They
-    /// find a pair of Jaccard index 0.75 with probability 0.77, so verification asks for as much.
+/// [`Config`] as a job says it: bands and rows may be left to be solved.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    ngram: usize,
+    bands: Option<usize>,
+    rows: Option<usize>,
+    seed: u64,
+    verify: f64,
+    profile: Profile,
+}
+
+impl Default for Settings {
     fn default() -> Self {
-        Self { ngram: 5, bands: 14, rows: 8, seed: 1, verify: 0.75, profile: Profile::default() }
+        // A pair of 0.75 is what FineWeb's bands are about to find: they find it with probability 0.77.
+        let verify = 0.75;
+        Self { ngram: 5, bands: None, rows: None, seed: 1, verify, profile: Profile::default() }
     }
+}
+
+impl From<Settings> for Config {
+    fn from(settings: Settings) -> Self {
+        let Settings { ngram, bands, rows, seed, verify, profile } = settings;
+        let solved = match profile {
+            Profile::Gristmill => solve(verify),
+            // `num_buckets` and `hashes_per_bucket` of datatrove, and of FineWeb.
+            Profile::Datatrove => (14, 8),
+        };
+        let (bands, rows) = match (bands, rows) {
+            (Some(bands), Some(rows)) => (bands, rows),
+            (Some(bands), None) => (bands, (HASHES / bands.max(1)).max(1)),
+            (None, Some(rows)) => ((HASHES / rows.max(1)).max(1), rows),
+            (None, None) => solved,
+        };
+        Self { ngram, bands, rows, seed, verify, profile }
+    }
+}
+
+impl Default for Config {
+    /// 18 bands of 6 rows over shingles of 5 words, for pairs of Jaccard index 0.75.
+    fn default() -> Self {
+        Settings::default().into()
+    }
+}
+
+/// Hashes of a signature whose bands are solved: FineWeb's 14 x 8.
+const HASHES: usize = 112;
+/// Probability with which solved bands find a pair at the threshold. Candidates that they bring along are verified.
+const RECALL: f64 = 0.95;
+
+/// Returns bands and rows that find a pair of Jaccard index `threshold` with probability [`RECALL`] and as few others as possible.
+fn solve(threshold: f64) -> (usize, usize) {
+    // Without verification nothing says what to look for.
+    let threshold = if threshold > 0.0 { threshold } else { Settings::default().verify };
+    (1..=HASHES)
+        .rev()
+        .map(|rows| (HASHES / rows, rows))
+        .find(|&(bands, rows)| probability(bands, rows, threshold) >= RECALL)
+        .unwrap_or((HASHES, 1))
+}
+
+/// Returns the probability that two documents of Jaccard index `similarity` agree in one of `bands`.
+fn probability(bands: usize, rows: usize, similarity: f64) -> f64 {
+    1.0 - (1.0 - similarity.powf(rows as f64)).powf(bands as f64)
 }
 
 /// Below this chance of meeting at all, a pair at the threshold counts as not findable.
@@ -89,7 +147,7 @@ impl Config {
     /// Returns the probability that two documents of Jaccard index `similarity` share a bucket.
     #[must_use]
     pub fn probability(&self, similarity: f64) -> f64 {
-        1.0 - (1.0 - similarity.powf(self.rows as f64)).powf(self.bands as f64)
+        probability(self.bands, self.rows, similarity)
     }
 
     /// Refuses settings that cannot work.
@@ -106,7 +164,7 @@ impl Config {
             if !(1..=max).contains(&value) {
                 return error(
                     format!("`{key}` is {value}, it must be 1 to {max}"),
-                    "the defaults are ngram = 5, bands = 14, rows = 8",
+                    "the defaults are ngram = 5, bands = 18, rows = 6",
                 );
             }
         }

@@ -95,7 +95,7 @@ fn names_the_key_of_a_wrong_type() {
 #[test]
 fn refuses_impossible_settings_of_minhash() {
     let with = |settings: &str| format!("minhash\"]\nminhash = {{ {settings} }}");
-    check("minhash\"]", &with("bands = 0"), &["`minhash`", "`bands` is 0", "help:", "bands = 14"]);
+    check("minhash\"]", &with("bands = 0"), &["`minhash`", "`bands` is 0", "help:", "bands = 18"]);
     check("minhash\"]", &with("verify = 1.5"), &["`verify` is 1.5", "0 to 1", "help:"]);
     check("minhash\"]", &with("threshold = 0.7"), &["`minhash`", "`threshold`", "`verify`"]);
 }

@@ -4,8 +4,13 @@ use std::path::PathBuf;
 use super::*;
 use crate::shingle::jaccard;
 
+/// FineWeb's bands.
+fn fineweb() -> Config {
+    Config { bands: 14, rows: 8, ..Config::default() }
+}
+
 fn minhash() -> MinHash {
-    MinHash::new(Config::default()).unwrap()
+    MinHash::new(fineweb()).unwrap()
 }
 
 fn signature(minhash: &MinHash, text: &str) -> Vec<u64> {
@@ -40,9 +45,29 @@ fn settings_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn bands_that_are_not_given_find_the_threshold_with_few_candidates_more() {
+    let bands = |toml: &str| {
+        let config: Config = toml::from_str(toml).unwrap();
+        (config.bands, config.rows)
+    };
+    // By hand: 1 - (1 - 0.75^6)^18 = 0.970, with 7 rows 1 - (1 - 0.75^7)^16 = 0.899.
+    assert_eq!(bands(""), (18, 6));
+    // 1 - (1 - 0.9^11)^10 = 0.977, with 12 rows 1 - (1 - 0.9^12)^9 = 0.950 (0.9496).
+    assert_eq!(bands("verify = 0.9"), (10, 11));
+    // 1 - (1 - 0.5^3)^37 = 0.993, with 4 rows 0.836.
+    assert_eq!(bands("verify = 0.5"), (37, 3));
+    assert_eq!(bands("verify = 1.0"), (1, 112));
+    assert_eq!(bands("verify = 0.0"), (18, 6));
+    assert_eq!(bands("bands = 20"), (20, 5));
+    assert_eq!(bands("rows = 8"), (14, 8));
+    assert_eq!(bands("bands = 450\nrows = 20"), (450, 20));
+    assert_eq!(bands("profile = 'datatrove'\nverify = 0.0"), (14, 8));
+}
+
+#[test]
 fn the_probability_is_the_published_one() {
     // FineWeb, Penedo et al. 2024: 14 buckets of 8 hashes match at 0.7, 0.75, 0.8, 0.85 with 56 %, 77 %, 92 %, 98.8 %.
-    let config = Config::default();
+    let config = fineweb();
     for (similarity, expected, tolerance) in
         [(0.7, 0.56, 0.01), (0.75, 0.77, 0.01), (0.8, 0.92, 0.01), (0.85, 0.988, 0.001)]
     {
@@ -171,7 +196,7 @@ fn estimates_are_unbiased_and_as_precise_as_independent_hashes() {
 
 #[test]
 fn bands_find_pairs_with_the_probability_of_the_s_curve() {
-    let config = Config::default();
+    let config = fineweb();
     let minhash = minhash();
     let Family::Gristmill(lanes) = &minhash.family else { unreachable!() };
     let mut random = SplitMix(11);

@@ -11,7 +11,7 @@ use super::{FunctionKind, Plain, engine};
 
 pub(super) const KIND: FunctionKind = FunctionKind {
     name: "minhash",
-    summary: "the signature of a text with the default settings of `[dedup]`: 14 bands of 8 hashes over word 5-grams, empty for a text without words",
+    summary: "the signature of a text with the default settings of `[dedup]`: 18 bands of 6 hashes over word 5-grams, empty for a text without words",
     arguments: "(text)",
     returns: "list of unsigned integers",
     example: ("minhash('The same words.') = minhash('the same words')", "true"),

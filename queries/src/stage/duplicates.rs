@@ -4,12 +4,15 @@
 //! of them, groups of equal keys as star edges (an aggregate and a merge join, both of which spill; never a self-join).
 //! Clusters are streamed into a union-find, and near-duplicates are verified on their texts before anything is removed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, FixedSizeBinaryBuilder, Float64Builder, ListArray};
-use arrow::array::{StringViewBuilder, UInt64Builder};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryBuilder, Float64Builder,
+    ListArray, StringViewBuilder, UInt64Builder,
+};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
@@ -40,6 +43,10 @@ use crate::{Error, Result, catalog, session};
 
 /// Share of the job's memory for the texts of the clusters that are verified at a time.
 const VERIFY_SHARE: u64 = 8;
+/// What a member of a cluster costs beside its text while the cluster is verified.
+const MEMBER_BYTES: u64 = 128;
+/// Documents that are compared in one run, at most: clusters count rows in 32 bits.
+const DOCUMENTS_MAX: u64 = u32::MAX as u64;
 
 /// The methods of a job, ready to run.
 #[derive(Clone, Debug)]
@@ -50,13 +57,66 @@ pub struct Methods {
     minhash: Arc<MinHash>,
 }
 
-/// A document that goes.
+/// A document that goes. This is what the stage holds in memory until it ends: 48 bytes for each.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
+    row: u64,
     kept_row: u64,
     cluster: u64,
     similarity: Option<f64>,
     method: usize,
+}
+
+/// The documents that go, by row.
+#[derive(Debug, Default)]
+struct Removals(Vec<Gone>);
+
+impl Removals {
+    /// Adds what a method found among the documents that earlier ones left.
+    fn add(&mut self, found: impl IntoIterator<Item = Gone>) {
+        self.0.extend(found);
+        self.0.sort_unstable_by_key(|gone| gone.row);
+    }
+
+    fn get(&self, row: u64) -> Option<&Gone> {
+        self.0.binary_search_by_key(&row, |gone| gone.row).ok().map(|index| &self.0[index])
+    }
+
+    /// One bit for each of `n_rows` documents.
+    fn bits(&self, n_rows: u64) -> BooleanBuffer {
+        let index = |row| usize::try_from(row).expect("below 2^32");
+        let mut bits = BooleanBufferBuilder::new(index(n_rows));
+        bits.append_n(index(n_rows), false);
+        for gone in &self.0 {
+            bits.set_bit(index(gone.row), true);
+        }
+        bits.finish()
+    }
+
+    /// Credits every removed document to one that stays: a copy of a copy is a copy of the first.
+    ///
+    /// Only documents that are equal or of equal URL are kept by one method and removed by a later one; their similarity to
+    /// the last kept one is that of the document they equal.
+    fn resolve_chains(&mut self) {
+        for index in 0..self.0.len() {
+            let mut last = self.0[index];
+            while let Some(next) = self.get(last.kept_row) {
+                let similarity = match (last.similarity, next.similarity) {
+                    (Some(_), Some(next)) => Some(next),
+                    _ => None,
+                };
+                last = Gone { kept_row: next.kept_row, similarity, ..last };
+            }
+            self.0[index] = last;
+        }
+    }
+
+    /// Number of removed documents by method, those with none left out.
+    fn counts<'a>(&self, names: &'a [String]) -> Vec<(&'a str, usize)> {
+        let n = |method| self.0.iter().filter(|gone| gone.method == method).count();
+        let counts = names.iter().enumerate().map(|(method, name)| (name.as_str(), n(method)));
+        counts.filter(|(_, n)| *n > 0).collect()
+    }
 }
 
 impl Methods {
@@ -95,6 +155,15 @@ impl Methods {
         for name in &self.names {
             text.push_str(&format!("  {name}: {}\n", edges_sql(name)));
         }
+        if self.has("minhash") {
+            let config = self.minhash.config();
+            text.push_str(&format!("  {} bands of {} rows find", config.bands, config.rows));
+            for similarity in [0.5, 0.6, 0.7, 0.75, 0.8, 0.9] {
+                let percent = 100.0 * config.probability(similarity);
+                text.push_str(&format!(" {similarity}: {percent:.1} %,"));
+            }
+            text.push_str(&format!(" verified at {}\n", config.verify));
+        }
         text
     }
 
@@ -111,25 +180,32 @@ impl Methods {
             run.talk.say(format!("{:>12}  version {} is up to date", "duplicates", newest.version));
             return Ok(newest);
         }
+        let n_rows = documents.manifest.n_rows();
+        if n_rows > DOCUMENTS_MAX {
+            let message =
+                format!("{n_rows} documents, at most {DOCUMENTS_MAX} are compared in one run");
+            let hint = "cut the sources into several jobs".to_owned();
+            return Err(run.job.error("dedup", message, Some(hint)));
+        }
         let signatures = self.signatures(run, documents).await?;
         let task = run.talk.task("duplicates", self.names.len() as u64, Progress::Count("methods"));
-        let mut gone = BTreeMap::<u64, Gone>::new();
+        let mut gone = Removals::default();
         for method in 0..self.names.len() {
             run.check_stop()?;
             self.find(run, documents, &signatures, method, &mut gone).await?;
             task.advance(1);
         }
-        resolve_chains(&mut gone);
+        gone.resolve_chains();
         let shard = self.write(&dataset, documents, &gone)?;
         let mut manifest =
             Manifest::new(DatasetKind::Duplicates, &dataset_schema(), fingerprint, config);
         manifest.parents = parents.to_vec();
         manifest.parents.push(parent(&signatures));
-        manifest.counts =
-            Counts { n_in: gone.len() as u64, n_kept: gone.len() as u64, dropped: BTreeMap::new() };
+        let n = gone.0.len() as u64;
+        manifest.counts = Counts { n_in: n, n_kept: n, dropped: BTreeMap::new() };
         manifest.shards = shard.into_iter().collect();
         let snapshot = commit(&dataset, manifest)?;
-        let counts = counts(self.names.iter().map(String::as_str), &gone);
+        let counts = gone.counts(&self.names);
         let found: Vec<String> =
             counts.iter().map(|(method, n)| format!("{n} by {method}")).collect();
         task.finish(match found.is_empty() {
@@ -252,7 +328,7 @@ impl Methods {
         documents: &Snapshot,
         signatures: &Snapshot,
         method: usize,
-        gone: &mut BTreeMap<u64, Gone>,
+        gone: &mut Removals,
     ) -> Result<()> {
         let name = self.names[method].as_str();
         let ctx = session::session(&run.runtime, run.limits.threads)?;
@@ -263,10 +339,10 @@ impl Methods {
         )?;
         ctx.register_table("signatures", table)?;
         ctx.register_udf(band_keys_udf(Arc::clone(&self.minhash)));
-        let removed: BTreeSet<u64> = gone.keys().copied().collect();
-        ctx.register_udf(is_removed_udf(Arc::new(removed)));
+        let n_rows = documents.manifest.n_rows();
+        ctx.register_udf(is_removed_udf(gone.bits(n_rows)));
         let mut edges = ctx.sql(edges_sql(name)).await?.execute_stream().await?;
-        let mut clusters = UnionFind::default();
+        let mut clusters = UnionFind::new(n_rows);
         while let Some(batch) = edges.next().await {
             let batch = batch?;
             let column = |index: usize| batch.column(index).as_primitive::<UInt64Type>().clone();
@@ -274,16 +350,20 @@ impl Methods {
                 clusters.union(*row, *root);
             }
         }
-        let members: Vec<(u64, u64)> = clusters.into_members().collect();
         if name != "minhash" {
             let similarity = (name == "exact").then_some(1.0);
-            gone.extend(members.into_iter().filter(|(row, root)| row != root).map(
-                |(row, root)| (row, Gone { kept_row: root, cluster: root, similarity, method }),
-            ));
+            let members = clusters.into_members().filter(|(row, root)| row != root);
+            gone.add(members.map(|(row, root)| Gone {
+                row,
+                kept_row: root,
+                cluster: root,
+                similarity,
+                method,
+            }));
             return Ok(());
         }
-        let verified = self.verify(run, documents, signatures, members, method).await?;
-        gone.extend(verified);
+        let members: Vec<(u64, u64)> = clusters.into_members().collect();
+        gone.add(self.verify(run, documents, signatures, &members, method).await?);
         Ok(())
     }
 
@@ -295,21 +375,26 @@ impl Methods {
         run: &Run,
         documents: &Snapshot,
         signatures: &Snapshot,
-        members: Vec<(u64, u64)>,
+        members: &[(u64, u64)],
         method: usize,
-    ) -> Result<Vec<(u64, Gone)>> {
+    ) -> Result<Vec<Gone>> {
         let limit = run.limits.memory / VERIFY_SHARE;
-        let sizes = text_bytes(signatures, &members)?;
+        let sizes = text_bytes(signatures, members)?;
+        let size = |row: u64| {
+            let at = sizes.binary_search_by_key(&row, |(row, _)| *row);
+            sizes[at.expect("every member was looked up")].1
+        };
         let mut found = Vec::new();
-        let mut pass: HashMap<u64, u64> = HashMap::new();
+        let mut pass: Vec<(u64, u64)> = Vec::new();
         let mut pass_bytes = 0;
         let mut clusters = members.chunk_by(|a, b| a.1 == b.1).peekable();
         while let Some(cluster) = clusters.next() {
             run.check_stop()?;
-            pass_bytes += cluster.iter().map(|(row, _)| sizes[row]).sum::<u64>();
-            pass.extend(cluster.iter().copied());
+            pass_bytes += cluster.iter().map(|(row, _)| size(*row) + MEMBER_BYTES).sum::<u64>();
+            pass.extend(cluster);
             if pass_bytes >= limit || clusters.peek().is_none() {
-                let (documents, roots) = (documents.clone(), std::mem::take(&mut pass));
+                let (documents, mut roots) = (documents.clone(), std::mem::take(&mut pass));
+                roots.sort_unstable();
                 let minhash = Arc::clone(&self.minhash);
                 let verified = tokio::task::spawn_blocking(move || {
                     verify_pass(&minhash, &documents, &roots, method)
@@ -325,22 +410,26 @@ impl Methods {
         &self,
         dataset: &Dataset,
         documents: &Snapshot,
-        gone: &BTreeMap<u64, Gone>,
+        gone: &Removals,
     ) -> Result<Option<Shard>> {
-        if gone.is_empty() {
+        if gone.0.is_empty() {
             return Ok(None);
         }
-        let rows: BTreeSet<u64> =
-            gone.iter().flat_map(|(row, gone)| [*row, gone.kept_row]).collect();
-        let mut ids = HashMap::with_capacity(rows.len());
-        read_rows(documents, "id", &rows, |row, column, index| {
-            ids.insert(row, column.as_fixed_size_binary().value(index).to_vec());
+        let rows = sorted(gone.0.iter().flat_map(|gone| [gone.row, gone.kept_row]));
+        let mut ids = FixedSizeBinaryBuilder::with_capacity(rows.len(), ID_BYTES);
+        let mut read = Ok(());
+        read_rows(documents, "id", &rows, |_, column, index| {
+            let appended = ids.append_value(column.as_fixed_size_binary().value(index));
+            read = std::mem::replace(&mut read, Ok(())).and(appended);
         })?;
+        read?;
+        let ids = ids.finish();
+        let id = |row: u64| ids.value(rows.binary_search(&row).expect("it was asked for"));
         let mut writer =
             ShardWriter::create(dataset, "duplicates-000000", "train", &dataset_schema())?;
         let mut batch = DuplicateBatch::default();
-        for (row, gone) in gone {
-            batch.push(&ids[row], &ids[&gone.kept_row], gone, &self.names[gone.method])?;
+        for gone in &gone.0 {
+            batch.push(id(gone.row), id(gone.kept_row), gone, &self.names[gone.method])?;
             if batch.n == 1024 {
                 writer.write(&batch.finish()?)?;
             }
@@ -348,18 +437,6 @@ impl Methods {
         writer.write(&batch.finish()?)?;
         Ok(Some(writer.finish()?))
     }
-}
-
-/// Number of removed documents by method, those with none left out.
-fn counts<'a>(
-    names: impl Iterator<Item = &'a str>,
-    gone: &BTreeMap<u64, Gone>,
-) -> Vec<(&'a str, usize)> {
-    names
-        .enumerate()
-        .map(|(method, name)| (name, gone.values().filter(|gone| gone.method == method).count()))
-        .filter(|(_, n)| *n > 0)
-        .collect()
 }
 
 fn dataset_schema() -> arrow::datatypes::SchemaRef {
@@ -391,7 +468,7 @@ fn edges_sql(method: &str) -> &'static str {
         }
         "minhash" => {
             "with bands as (select row, unnest(band_keys(signature)) as key from signatures where not is_removed(row)) \
-             select distinct b.row, g.root from bands b \
+             select b.row, g.root from bands b \
              join (select key, min(row) as root from bands group by key having count(*) > 1) g on b.key = g.key \
              where b.row <> g.root"
         }
@@ -399,69 +476,59 @@ fn edges_sql(method: &str) -> &'static str {
     }
 }
 
-/// Credits every removed document to one that stays: a copy of a copy is a copy of the first.
-///
-/// Only documents that are equal or of equal URL are kept by one method and removed by a later one; their similarity to
-/// the last kept one is that of the document they equal.
-fn resolve_chains(gone: &mut BTreeMap<u64, Gone>) {
-    let rows: Vec<u64> = gone.keys().copied().collect();
-    for row in rows {
-        let mut last = gone[&row];
-        while let Some(next) = gone.get(&last.kept_row) {
-            let similarity = match (last.similarity, next.similarity) {
-                (Some(_), Some(next)) => Some(next),
-                _ => None,
-            };
-            last = Gone { kept_row: next.kept_row, similarity, ..last };
-        }
-        gone.insert(row, last);
-    }
-}
-
 fn verify_pass(
     minhash: &MinHash,
     documents: &Snapshot,
-    roots: &HashMap<u64, u64>,
+    roots: &[(u64, u64)],
     method: usize,
-) -> Result<Vec<(u64, Gone)>> {
-    let rows: BTreeSet<u64> = roots.keys().copied().collect();
+) -> Result<Vec<Gone>> {
+    let rows: Vec<u64> = roots.iter().map(|(row, _)| *row).collect();
+    let mut roots = roots.iter();
     let mut verifiers: HashMap<u64, Verifier> = HashMap::new();
     let mut found = Vec::new();
     read_rows(documents, "text", &rows, |row, column, index| {
-        let root = roots[&row];
+        let (_, root) = *roots.next().expect("one for each row");
         let shingles = minhash.shingle_hashes(column.as_string::<i32>().value(index));
         let verifier =
             verifiers.entry(root).or_insert_with(|| Verifier::new(minhash.config().verify));
         if let Some(removed) = verifier.push(row, &shingles) {
             let similarity = Some(removed.similarity);
-            let gone = Gone { kept_row: removed.kept_row, cluster: root, similarity, method };
-            found.push((row, gone));
+            found.push(Gone { row, kept_row: removed.kept_row, cluster: root, similarity, method });
         }
     })?;
     Ok(found)
 }
 
-/// Bytes of text of each of `members`.
-fn text_bytes(signatures: &Snapshot, members: &[(u64, u64)]) -> Result<HashMap<u64, u64>> {
-    let rows: BTreeSet<u64> = members.iter().map(|(row, _)| *row).collect();
-    let mut sizes = HashMap::with_capacity(rows.len());
+/// Rows, and bytes of text, of each of `members`, by row.
+fn text_bytes(signatures: &Snapshot, members: &[(u64, u64)]) -> Result<Vec<(u64, u64)>> {
+    let rows = sorted(members.iter().map(|(row, _)| *row));
+    let mut sizes = Vec::with_capacity(rows.len());
     read_rows(signatures, "text_bytes", &rows, |row, column, index| {
-        sizes.insert(row, column.as_primitive::<UInt64Type>().value(index));
+        sizes.push((row, column.as_primitive::<UInt64Type>().value(index)));
     })?;
     Ok(sizes)
 }
 
-/// Reads one column of the given rows of a dataset, in row order; other pages are skipped.
+/// Rows in order, each once.
+fn sorted(rows: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut rows: Vec<u64> = rows.collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+/// Reads one column of the given rows of a dataset, which are sorted; other pages are skipped.
 fn read_rows(
     snapshot: &Snapshot,
     column: &str,
-    rows: &BTreeSet<u64>,
+    rows: &[u64],
     mut visit: impl FnMut(u64, &ArrayRef, usize),
 ) -> Result<()> {
     let mut first = 0;
     for shard in &snapshot.manifest.shards {
         let end = first + shard.rows;
-        let wanted: Vec<u64> = rows.range(first..end).copied().collect();
+        let wanted = &rows[rows.partition_point(|row| *row < first)..];
+        let wanted = &wanted[..wanted.partition_point(|row| *row < end)];
         if !wanted.is_empty() {
             let path = snapshot.shard_path(shard);
             let error = |error: parquet::errors::ParquetError| {
@@ -472,7 +539,7 @@ fn read_rows(
             let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
             let reader = builder
                 .with_projection(mask)
-                .with_row_selection(selection(&wanted, first, shard.rows))
+                .with_row_selection(selection(wanted, first, shard.rows))
                 .with_batch_size(1024)
                 .build()
                 .map_err(error)?;
@@ -616,12 +683,12 @@ fn band_keys_udf(minhash: Arc<MinHash>) -> ScalarUDF {
     create_udf("band_keys", vec![hash_list()], hash_list(), Volatility::Immutable, Arc::new(fun))
 }
 
-fn is_removed_udf(removed: Arc<BTreeSet<u64>>) -> ScalarUDF {
+fn is_removed_udf(removed: BooleanBuffer) -> ScalarUDF {
     let fun = move |args: &[ColumnarValue]| {
         let rows = ColumnarValue::values_to_arrays(args)?;
         let rows = rows[0].as_primitive::<UInt64Type>();
-        let found: arrow::array::BooleanArray =
-            rows.values().iter().map(|row| Some(removed.contains(row))).collect();
+        let is_removed = |row: &u64| removed.value(usize::try_from(*row).expect("below 2^32"));
+        let found: BooleanArray = rows.values().iter().map(is_removed).map(Some).collect();
         Ok(ColumnarValue::Array(Arc::new(found)))
     };
     let (input, output) = (vec![DataType::UInt64], DataType::Boolean);

@@ -148,7 +148,7 @@ impl Plan {
         &self,
         run: &Run,
         documents: &Snapshot,
-        removed: &Arc<HashMap<Id, String>>,
+        removed: &Arc<Removed>,
         folder: &Path,
     ) -> Result<Tokenizer> {
         let n_vocabulary = match &self.spec {
@@ -181,7 +181,7 @@ impl Plan {
         &self,
         run: &Run,
         documents: &Snapshot,
-        removed: &Arc<HashMap<Id, String>>,
+        removed: &Arc<Removed>,
         tokenizer: &Arc<Tokenizer>,
         staging: &Staging,
     ) -> Result<(Vec<RunFile>, Counts)> {
@@ -289,15 +289,18 @@ fn sort_bytes(run: &Run) -> u64 {
 }
 
 /// The documents that are copies, with the method that found them.
-fn removed(duplicates: Option<&Snapshot>) -> Result<HashMap<Id, String>> {
-    let mut removed = HashMap::new();
+type Removed = HashMap<Id, &'static str>;
+
+fn removed(duplicates: Option<&Snapshot>) -> Result<Removed> {
+    let mut removed = Removed::new();
     let Some(duplicates) = duplicates else { return Ok(removed) };
     for shard in &duplicates.manifest.shards {
         read_columns(duplicates, shard, &["id", "method"], |batch| {
             let ids = batch.column(0).as_fixed_size_binary();
             let methods = batch.column(1).as_string::<i32>();
             for row in 0..batch.num_rows() {
-                removed.insert(id(ids.value(row)), methods.value(row).to_owned());
+                let method = dedup::kind(methods.value(row)).expect("a method of this program");
+                removed.insert(id(ids.value(row)), method.name);
             }
         })?;
     }
@@ -308,7 +311,7 @@ fn removed(duplicates: Option<&Snapshot>) -> Result<HashMap<Id, String>> {
 fn removed_rows(
     documents: &Snapshot,
     shard: &Shard,
-    removed: &HashMap<Id, String>,
+    removed: &Removed,
 ) -> Result<(Vec<u64>, BTreeMap<String, u64>)> {
     let (mut rows, mut dropped) = (Vec::new(), BTreeMap::new());
     if removed.is_empty() {
@@ -430,7 +433,7 @@ struct Texts {
     shards: std::vec::IntoIter<PathBuf>,
     reader: Option<(PathBuf, parquet::arrow::arrow_reader::ParquetRecordBatchReader)>,
     batch: Option<(RecordBatch, usize)>,
-    removed: Arc<HashMap<Id, String>>,
+    removed: Arc<Removed>,
     splits: Arc<Splits>,
     seed: u64,
     /// Documents whose hash is at most this are read.
@@ -441,12 +444,7 @@ struct Texts {
 }
 
 impl Texts {
-    fn new(
-        plan: &Plan,
-        run: &Run,
-        documents: &Snapshot,
-        removed: &Arc<HashMap<Id, String>>,
-    ) -> Result<Self> {
+    fn new(plan: &Plan, run: &Run, documents: &Snapshot, removed: &Arc<Removed>) -> Result<Self> {
         let stored: u64 = documents.manifest.shards.iter().map(|shard| shard.bytes).sum();
         let text_bytes = stored * TOKEN_BYTES_PER_BYTE;
         let sample = plan.config.tokenizer_sample.0;
