@@ -1,11 +1,17 @@
-//! Web archives: WARC 1.0 and 1.1 (also drafts 0.17 and 0.18) and ARC, plain or gzip, as crawlers really wrote them.
+//! Web archives: WARC 1.0 and 1.1 (also drafts 0.17 and 0.18) and ARC, plain or compressed as gzip members, zstd frames
+//! (with a dictionary, too) or LZ4 frames, as crawlers really wrote them; also inside WACZ packages.
 //!
 //! Damage costs the record that it is in: the reader goes on at the next line `WARC/1.` or, in a compressed file, at the next
-//! gzip member that begins with one. Every record that holds a page is a row; `warcinfo`, `request`, `metadata` and
-//! DNS records hold none and are passed over.
+//! member that begins with one. Every record that holds a page is a row; `warcinfo`, `request` and DNS records and notes
+//! about the crawl hold none and are passed over.
+//!
+//! A `revisit` record stands for a page that did not change since an earlier visit, most often in another file. It is a
+//! reject that names that visit (`revisit_of`): its text is that of another row, which deduplication would take
+//! out again, and an index of all pages of all files would be needed to find it.
 //!
 //! A range of a compressed file starts at the first member in it that begins with `WARC/`. Only an archive stored
-//! inside a page of another archive, cut exactly there, could be mistaken for one.
+//! inside a page of another archive, cut exactly there, could be mistaken for one. In a plain file the headers before the
+//! range are walked through, their bodies are not read.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -18,28 +24,48 @@ use super::inflate::{self, BodyError};
 use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date};
 use crate::{Error, Result};
 
+mod lz4;
+mod members;
+mod wacz;
 mod window;
 
+use wacz::Part;
 use window::Window;
 
 pub(super) const KIND: SourceKind = SourceKind {
     name: "warc",
-    summary: "pages of web archives (WARC, WET, ARC), plain or gzip",
-    source: "ISO 28500:2017, WARC 1.1; Internet Archive ARC 1.0",
+    summary: "pages of web archives (WARC, WET, ARC, WACZ), plain, gzip, zstd or LZ4",
+    source: "ISO 28500:2017, WARC 1.1; Internet Archive ARC 1.0; IIPC warc-zstd 1.0; WACZ 1.1.1",
     document_kind: "web",
-    patterns: &["*.warc", "*.warc.gz", "*.warc.wet", "*.warc.wet.gz", "*.arc", "*.arc.gz"],
+    // Without WAT: it tells of the same pages as the WARC beside it.
+    patterns: &[
+        "*.warc",
+        "*.warc.gz",
+        "*.warc.zst",
+        "*.warc.lz4",
+        "*.warc.wet",
+        "*.warc.wet.gz",
+        "*.arc",
+        "*.arc.gz",
+        "*.wacz",
+    ],
     default_config: config::defaults::<Config>,
     build: |name, kind, table| {
-        Ok(Box::new(Warc {
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            config: config::from_table("warc", table)?,
-        }))
+        let config: Config = config::from_table("warc", table)?;
+        if let Some(unknown) = config.records.iter().find(|it| !RECORDS.contains(&it.as_str())) {
+            let message =
+                format!("records: `{unknown}` is unknown, known are `{}`", RECORDS.join("`, `"));
+            return Err(Error::Config { name: "warc".to_owned(), message });
+        }
+        Ok(Box::new(Warc { name: name.to_owned(), kind: kind.to_owned(), config }))
     },
 };
 
 /// Bytes of a record's header, at most. Headers of real archives stay under 4 KiB.
 const HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// Types of records that can be documents.
+const RECORDS: [&str; 4] = ["response", "resource", "conversion", "metadata"];
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -48,6 +74,9 @@ struct Config {
     body_bytes_max: usize,
     /// Media types that are documents.
     content_types: Vec<String>,
+    /// Types of records that are documents: `response`, `resource`, `conversion` (WET) and `metadata` (the JSON of
+    /// WAT, and what crawlers note; whatever its media type).
+    records: Vec<String>,
 }
 
 impl Default for Config {
@@ -58,6 +87,7 @@ impl Default for Config {
             content_types: ["text/html", "application/xhtml+xml", "text/plain"]
                 .map(str::to_owned)
                 .to_vec(),
+            records: RECORDS[..3].iter().map(|&record| record.to_owned()).collect(),
         }
     }
 }
@@ -70,24 +100,21 @@ struct Warc {
 }
 
 impl Source for Warc {
-    fn is_splittable(&self, name: &str) -> bool {
-        name.contains(".warc")
+    fn is_splittable(&self, _name: &str) -> bool {
+        true
     }
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
-        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
-        let mut range = range.unwrap_or(0..u64::MAX);
-        if !self.is_splittable(&file.name) {
-            // Whoever reads the first byte reads all.
-            range = if range.start == 0 && !range.is_empty() { 0..u64::MAX } else { 0..0 };
-        }
-        let window = Window::open(handle, &range).map_err(Error::io("read", &file.path))?;
+        let mut handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let parts = wacz::parts(&mut handle).map_err(Error::io("read", &file.path))?;
         let reader = Reader {
             file: file.clone(),
             config: self.config.clone(),
-            is_owner: range.start == 0,
-            range,
-            window,
+            parts: parts.into_iter(),
+            whole: range.unwrap_or(0..u64::MAX),
+            range: 0..0,
+            window: None,
+            is_owner: false,
             header: Fields::default(),
             http: Fields::default(),
             scratch: Scratch::default(),
@@ -99,8 +126,13 @@ impl Source for Warc {
 struct Reader {
     file: SourceFile,
     config: Config,
+    /// The archives in the file that are still to be read.
+    parts: std::vec::IntoIter<Part>,
+    /// The range of the file that is read.
+    whole: Range<u64>,
+    /// The part of it that lies in the current archive.
     range: Range<u64>,
-    window: Window,
+    window: Option<Window>,
     /// Whether the last record began in the range: what lies between it and the next one is then told here.
     is_owner: bool,
     header: Fields,
@@ -119,53 +151,81 @@ struct Scratch {
 
 impl Rows for Reader {
     fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
-        if self.range.is_empty() {
-            return Ok(false);
+        let Some(mut window) = self.window.take() else { return self.next_part(rows) };
+        let more = self.next(&mut window, rows);
+        if more.map_err(Error::io("read", &self.file.path))? {
+            self.window = Some(window);
         }
-        let path = self.file.path.clone();
-        self.next(rows).map_err(Error::io("read", path))
+        Ok(true)
     }
 }
 
 impl Reader {
-    fn next(&mut self, rows: &mut BatchBuilder) -> std::io::Result<bool> {
-        self.window.skip_newlines()?;
-        if self.window.data().is_empty() {
-            return self.next_segment(rows);
+    /// Goes on to the next archive in the file; `false` when there is none.
+    fn next_part(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
+        let Some(part) = self.parts.next() else { return Ok(false) };
+        self.header.clear();
+        match part {
+            Part::Archive(bounds) => {
+                self.range = self.whole.start.max(bounds.start)..self.whole.end.min(bounds.end);
+                if !self.range.is_empty() {
+                    let path = &self.file.path;
+                    let handle = File::open(path).map_err(Error::io("open", path))?;
+                    self.is_owner = self.range.start == bounds.start;
+                    let window = Window::open(handle, &bounds, &self.range);
+                    self.window = Some(window.map_err(Error::io("read", path))?);
+                }
+            }
+            Part::Reject(offset, reason) => {
+                if self.whole.contains(&offset) {
+                    locate(&mut self.scratch.locator, &self.file.name, offset, 0);
+                    self.reject_located(rows, reason);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads what comes next in the archive; `false` at its end or that of the range.
+    fn next(&mut self, window: &mut Window, rows: &mut BatchBuilder) -> std::io::Result<bool> {
+        window.skip_newlines()?;
+        if window.data().is_empty() {
+            return self.next_segment(window, rows);
         }
         // Bytes between records are told by whoever has the record before them.
-        let is_gap = self.is_owner && !self.window.is_arc() && {
-            let data = self.window.have(16)?;
-            !is_record_start(data)
-        };
-        if self.window.is_plain() && self.window.offset() >= self.range.end && !is_gap {
+        let is_gap = self.is_owner && !window.is_arc() && !is_record_start(window.have(16)?);
+        if window.is_plain() && window.offset() >= self.range.end && !is_gap {
             return Ok(false);
         }
-        let header_bytes = match self.read_header()? {
+        let header_bytes = match self.read_header(window)? {
             Ok(header_bytes) => header_bytes,
             Err(reason) => {
                 let is_record = reason != "garbage";
                 if is_record {
-                    self.own();
+                    self.own(window);
                 }
-                let is_damaged = self.window.is_damaged();
-                self.reject(rows, if is_damaged { "bad_gzip" } else { reason });
-                self.resync()?;
+                let is_damaged = window.is_damaged();
+                self.reject(window, rows, if is_damaged { window.damage() } else { reason });
+                resync(window)?;
                 return Ok(true);
             }
         };
-        self.own();
-        self.read_record(header_bytes, rows)?;
+        self.own(window);
+        self.read_record(window, header_bytes, rows)?;
         Ok(true)
     }
 
     /// Goes on to the next member that starts a record; `false` at the end of the file or range.
-    fn next_segment(&mut self, rows: &mut BatchBuilder) -> std::io::Result<bool> {
-        if self.window.take_damage() {
-            self.reject(rows, "bad_gzip");
+    fn next_segment(
+        &mut self,
+        window: &mut Window,
+        rows: &mut BatchBuilder,
+    ) -> std::io::Result<bool> {
+        if window.take_damage() {
+            self.reject(window, rows, window.damage());
         }
         let end = self.range.end;
-        let Some(gap) = self.window.next_segment(end)? else { return Ok(false) };
+        let Some(gap) = window.next_segment(end)? else { return Ok(false) };
         self.header.clear();
         if let Some(offset) = gap
             && self.is_owner
@@ -177,22 +237,22 @@ impl Reader {
     }
 
     /// Decides whether the record that starts here belongs to the range.
-    fn own(&mut self) {
-        self.is_owner = !self.window.is_plain() || self.window.offset() >= self.range.start;
+    fn own(&mut self, window: &Window) {
+        self.is_owner = !window.is_plain() || window.offset() >= self.range.start;
     }
 
     /// Fills `header` and returns how many bytes it has, or why there is none.
-    fn read_header(&mut self) -> std::io::Result<Result<usize, &'static str>> {
+    fn read_header(&mut self, window: &mut Window) -> std::io::Result<Result<usize, &'static str>> {
         // A reject must not show the fields of the record before it.
         self.header.clear();
-        let is_arc = self.window.is_arc();
-        let data = self.window.have(16)?;
+        let is_arc = window.is_arc();
+        let data = window.have(16)?;
         if !is_arc && !is_record_start(data) {
             return Ok(Err("garbage"));
         }
         let mut from = 0;
         loop {
-            let data = self.window.data();
+            let data = window.data();
             let found = if is_arc { line_end(data, from) } else { header_end(data, from) };
             if let Some(end) = found.filter(|&end| end <= HEADER_BYTES_MAX) {
                 let known = if is_arc {
@@ -207,39 +267,44 @@ impl Reader {
             }
             let n = data.len();
             from = n.saturating_sub(2);
-            if self.window.have(n + 1)?.len() == n {
+            if window.have(n + 1)?.len() == n {
                 return Ok(Err("truncated_record"));
             }
         }
     }
 
-    fn read_record(&mut self, header_bytes: usize, rows: &mut BatchBuilder) -> std::io::Result<()> {
+    fn read_record(
+        &mut self,
+        window: &mut Window,
+        header_bytes: usize,
+        rows: &mut BatchBuilder,
+    ) -> std::io::Result<()> {
         let Some(body_bytes) = self.header.content_length() else {
-            self.reject(rows, "bad_length");
-            return self.resync_after(header_bytes);
+            self.reject(window, rows, "bad_length");
+            return resync_after(window, header_bytes);
         };
-        let is_page = Purpose::of(&self.header) != Purpose::Other;
+        let is_page = Purpose::of(&self.header, &self.config) != Purpose::Other;
         let is_large = body_bytes > self.config.body_bytes_max as u64;
-        if is_large || (self.window.is_plain() && !(is_page && self.is_owner)) {
-            return self.pass_over(header_bytes, body_bytes, is_page, rows);
+        if is_large || (window.is_plain() && !(is_page && self.is_owner)) {
+            return self.pass_over(window, header_bytes, is_page, rows);
         }
         let end = header_bytes + usize::try_from(body_bytes).expect("within the limit");
-        let is_whole = self.window.have(end)?.len() >= end;
-        if !is_whole || !self.window.is_record_end(end)? {
-            let reason = match (self.window.is_damaged(), is_whole) {
-                (true, _) => "bad_gzip",
+        let is_whole = window.have(end)?.len() >= end;
+        if !is_whole || !window.is_record_end(end)? {
+            let reason = match (window.is_damaged(), is_whole) {
+                (true, _) => window.damage(),
                 (false, true) => "bad_length",
                 (false, false) => "truncated_record",
             };
-            self.window.take_damage();
-            self.reject(rows, reason);
-            return self.resync_after(header_bytes);
+            window.take_damage();
+            self.reject(window, rows, reason);
+            return resync_after(window, header_bytes);
         }
-        if self.window.take_damage() {
-            self.reject(rows, "bad_gzip");
+        if window.take_damage() {
+            self.reject(window, rows, window.damage());
         } else if is_page {
-            self.locate();
-            let body = &self.window.data()[header_bytes..end];
+            self.locate(window);
+            let body = &window.data()[header_bytes..end];
             let mut page = Page {
                 header: &self.header,
                 http: &mut self.http,
@@ -248,24 +313,25 @@ impl Reader {
             };
             page.push(body, rows);
         }
-        self.window.advance(end);
+        window.advance(end);
         Ok(())
     }
 
     /// Skips a record whose body is not looked at.
     fn pass_over(
         &mut self,
+        window: &mut Window,
         header_bytes: usize,
-        body_bytes: u64,
         is_page: bool,
         rows: &mut BatchBuilder,
     ) -> std::io::Result<()> {
-        let body = self.window.mark(header_bytes);
-        self.locate();
-        let is_whole = self.window.skip(header_bytes as u64 + body_bytes)?;
-        let is_good = is_whole && self.window.is_record_end(0)?;
-        let reason = match (self.window.take_damage(), is_good) {
-            (true, _) => Some("bad_gzip"),
+        let body_bytes = self.header.content_length().unwrap_or(0);
+        let body = window.mark(header_bytes);
+        self.locate(window);
+        let is_whole = window.skip(header_bytes as u64 + body_bytes)?;
+        let is_good = is_whole && window.is_record_end(0)?;
+        let reason = match (window.take_damage(), is_good) {
+            (true, _) => Some(window.damage()),
             (false, false) => Some(if is_whole { "bad_length" } else { "truncated_record" }),
             (false, true) => is_page.then_some("too_large"),
         };
@@ -277,34 +343,18 @@ impl Reader {
         if is_good {
             return Ok(());
         }
-        self.window.rewind(body)?;
-        self.resync()
+        window.rewind(body)?;
+        resync(window)
     }
 
-    fn resync_after(&mut self, header_bytes: usize) -> std::io::Result<()> {
-        // The line end of the header counts: a record may begin right after it.
-        self.window.advance(header_bytes - 1);
-        self.resync()
-    }
-
-    /// Goes on behind a record that was rejected.
-    fn resync(&mut self) -> std::io::Result<()> {
-        self.window.resync()?;
-        if self.window.data().is_empty() {
-            // Damage up to the end of the segment is told already.
-            self.window.take_damage();
-        }
-        Ok(())
-    }
-
-    fn locate(&mut self) {
-        let (segment, offset) = self.window.place();
+    fn locate(&mut self, window: &Window) {
+        let (segment, offset) = window.place();
         locate(&mut self.scratch.locator, &self.file.name, segment, offset);
     }
 
-    fn reject(&mut self, rows: &mut BatchBuilder, reason: &str) {
+    fn reject(&mut self, window: &Window, rows: &mut BatchBuilder, reason: &str) {
         if self.is_owner {
-            self.locate();
+            self.locate(window);
             self.reject_located(rows, reason);
         }
     }
@@ -320,6 +370,22 @@ impl Reader {
         };
         rows.reject(&record, reason);
     }
+}
+
+fn resync_after(window: &mut Window, header_bytes: usize) -> std::io::Result<()> {
+    // The line end of the header counts: a record may begin right after it.
+    window.advance(header_bytes - 1);
+    resync(window)
+}
+
+/// Goes on behind a record that was rejected.
+fn resync(window: &mut Window) -> std::io::Result<()> {
+    window.resync()?;
+    if window.data().is_empty() {
+        // Damage up to the end of the segment is told already.
+        window.take_damage();
+    }
+    Ok(())
 }
 
 fn locate(locator: &mut String, name: &str, segment: u64, offset: u64) {
@@ -361,7 +427,7 @@ struct Fields {
     is_arc: bool,
 }
 
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 8] = [
     "WARC-Type",
     "Content-Length",
     "Content-Type",
@@ -369,6 +435,7 @@ const FIELDS: [&str; 7] = [
     "WARC-Date",
     "WARC-Record-ID",
     "WARC-Truncated",
+    "WARC-Refers-To-Target-URI",
 ];
 const TYPE: usize = 0;
 const LENGTH: usize = 1;
@@ -377,10 +444,11 @@ const URI: usize = 3;
 const DATE: usize = 4;
 const RECORD_ID: usize = 5;
 const TRUNCATED: usize = 6;
+const REFERS_TO: usize = 7;
 
 /// Fields of an HTTP answer, at the indices of [`FIELDS`] where they have one.
-const HTTP_FIELDS: [&str; 7] =
-    ["Content-Encoding", "Transfer-Encoding", "Content-Type", "", "", "", ""];
+const HTTP_FIELDS: [&str; 8] =
+    ["Content-Encoding", "Transfer-Encoding", "Content-Type", "", "", "", "", ""];
 const ENCODING: usize = 0;
 const TRANSFER: usize = 1;
 
@@ -392,7 +460,7 @@ impl Fields {
     }
 
     /// Reads lines `Name: value` after a first line of another form. Of a field that stands twice the first counts.
-    fn read(&mut self, names: &[&str; 7], block: &[u8]) -> bool {
+    fn read(&mut self, names: &[&str; 8], block: &[u8]) -> bool {
         self.clear();
         let mut current = None;
         for line in memchr::memchr_iter(b'\n', block)
@@ -484,7 +552,7 @@ enum Purpose {
 }
 
 impl Purpose {
-    fn of(header: &Fields) -> Self {
+    fn of(header: &Fields, config: &Config) -> Self {
         // wget keeps its own log under `metadata://`.
         let uri = header.get(URI).strip_prefix(b"<").unwrap_or(header.get(URI));
         let is_own = uri.starts_with(b"dns:") || uri.starts_with(b"metadata:");
@@ -494,11 +562,20 @@ impl Purpose {
         }
         let kind = header.get(TYPE);
         let is = |known: &str| kind.eq_ignore_ascii_case(known.as_bytes());
-        if is("request") || is("metadata") || is("warcinfo") || is_own {
+        if is("request") || is("warcinfo") || is_own {
             Self::Other
-        } else if is("response") || is("resource") || is("conversion") {
-            // The first segment of a page that was cut in two stands for the page.
-            Self::Page
+        } else if let Some(known) = RECORDS.into_iter().find(|known| is(known)) {
+            if config.records.iter().any(|wanted| wanted == known) {
+                // The first segment of a page that was cut in two stands for the page.
+                Self::Page
+            } else if known != "metadata" {
+                Self::Reject("record_type")
+            } else if header.get(CONTENT_TYPE).starts_with(b"application/json") {
+                // WAT: about a page, where a note is about the crawl.
+                Self::Reject("metadata")
+            } else {
+                Self::Other
+            }
         } else if is("revisit") {
             Self::Reject("revisit")
         } else if is("continuation") {
@@ -556,6 +633,7 @@ impl Page<'_> {
         let record_id = self.header.text(RECORD_ID).map(|id| id.trim_matches(['<', '>']));
         metadata.extend(record_id.map(|id| ("warc_record_id", id)));
         metadata.extend(self.header.text(TRUNCATED).map(|why| ("truncated", why)));
+        metadata.extend(self.header.text(REFERS_TO).map(|url| ("revisit_of", url)));
         let record = Record {
             locator: &self.scratch.locator,
             url: url.as_deref(),
@@ -579,7 +657,7 @@ impl Page<'_> {
         payload: &[u8],
         content_type: &mut String,
     ) -> Result<Body, &'static str> {
-        if let Purpose::Reject(reason) = Purpose::of(self.header) {
+        if let Purpose::Reject(reason) = Purpose::of(self.header, self.config) {
             return Err(reason);
         }
         let is_http = content_type.starts_with("application/http");
@@ -595,7 +673,9 @@ impl Page<'_> {
             return Err("no_payload");
         }
         let is_unknown = matches!(content_type.as_str(), "" | "application/octet-stream");
-        let is_wanted = |name: &str| self.config.content_types.iter().any(|t| t == name);
+        let is_metadata = self.header.get(TYPE).eq_ignore_ascii_case(b"metadata");
+        let is_wanted =
+            |name: &str| is_metadata || self.config.content_types.iter().any(|t| t == name);
         if !is_unknown && !is_wanted(content_type) {
             return Err("content_type");
         }

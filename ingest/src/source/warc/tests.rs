@@ -4,6 +4,7 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use proptest::prelude::*;
 
 use super::super::testing::{self, Row};
@@ -53,9 +54,8 @@ fn reads_every_archive_that_others_wrote() {
         for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
             let entry = entry.unwrap();
             let name = entry.file_name().to_string_lossy().into_owned();
-            let is_archive =
-                name.contains(".warc") || name.contains(".arc") || name.ends_with(".gz");
-            if !entry.file_type().is_file() || !is_archive || name.contains("lz4") {
+            let is_archive = [".warc", ".arc", ".wacz"].iter().any(|it| name.contains(it));
+            if !entry.file_type().is_file() || !is_archive || name.ends_with(".paths.gz") {
                 continue;
             }
             let file = testing::file(entry.path());
@@ -164,6 +164,186 @@ fn gzip(bytes: &[u8], level: u32) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// A dictionary made of such pages.
+fn dictionary() -> Vec<u8> {
+    let samples: Vec<Vec<u8>> =
+        (0..200).map(|i| record(i, &format!("page {i} ").repeat(i % 50)).into_bytes()).collect();
+    zstd::dict::from_samples(&samples, 4096).unwrap()
+}
+
+fn zstd_frame(bytes: &[u8], dictionary: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::with_dictionary(Vec::new(), 3, dictionary).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn skippable(magic: u32, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap();
+    [&magic.to_le_bytes()[..], &length.to_le_bytes(), content].concat()
+}
+
+fn lz4_frame(bytes: &[u8], is_linked: bool) -> Vec<u8> {
+    let mode = if is_linked { BlockMode::Linked } else { BlockMode::Independent };
+    let info = FrameInfo::new()
+        .block_mode(mode)
+        .block_size(BlockSize::Max64KB)
+        .block_checksums(is_linked)
+        .content_checksum(true);
+    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn reads_zstd_frames_with_and_without_a_dictionary() {
+    // IIPC, Zstandard-compressed WARC Files: the dictionary is the first, skippable frame, itself compressed or not.
+    let dictionary = dictionary();
+    let records: Vec<String> =
+        (0..60).map(|i| record(i, &format!("page {i} ").repeat(50))).collect();
+    let frames = |dictionary: &[u8]| -> Vec<u8> {
+        records.iter().flat_map(|record| zstd_frame(record.as_bytes(), dictionary)).collect()
+    };
+    let compressed = zstd::encode_all(&dictionary[..], 3).unwrap();
+    for bytes in [
+        frames(&[]),
+        [skippable(0x184d_2a5d, &dictionary), frames(&dictionary)].concat(),
+        [skippable(0x184d_2a5d, &compressed), frames(&dictionary), skippable(0x184d_2a50, b"x")]
+            .concat(),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.warc.zst");
+        fs::write(&path, bytes).unwrap();
+        let cuts = [1, 500, 9000, 30000, 60000];
+        let rows = testing::conforms(&*testing::build(&KIND, ""), &testing::file(&path), &cuts);
+        assert_eq!(rows.len(), 60);
+        assert!(
+            rows.iter().enumerate().all(|(i, row)| row.text.starts_with(&format!("page {i} ")))
+        );
+    }
+}
+
+#[test]
+fn refuses_a_dictionary_that_is_cut_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.warc.zst");
+    fs::write(&path, &skippable(0x184d_2a5d, &dictionary())[..2000]).unwrap();
+    let source = testing::build(&KIND, "");
+    let error = source.open(&testing::file(&path), None).unwrap().next().unwrap().unwrap_err();
+    assert!(error.to_string().contains("dictionary is cut short"), "{error}");
+}
+
+#[test]
+fn reads_lz4_frames_of_many_blocks() {
+    let words = |i: usize| {
+        let mut state = i as u64;
+        let mut text = String::new();
+        while text.len() < 200_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            text.push_str(&format!("word{} ", (state >> 40) % 3000));
+        }
+        text
+    };
+    let records: Vec<String> = (0..6).map(|i| record(i, &words(i))).collect();
+    let frames: Vec<u8> = records
+        .iter()
+        .enumerate()
+        .flat_map(|(i, record)| lz4_frame(record.as_bytes(), i % 2 == 0))
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.warc.lz4");
+    fs::write(&path, frames).unwrap();
+    let cuts = [1, 9000, 30000, 60000];
+    let rows = testing::conforms(&*testing::build(&KIND, ""), &testing::file(&path), &cuts);
+    assert_eq!(rows.len(), 6);
+    assert!(rows.iter().enumerate().all(|(i, row)| row.text == words(i)));
+}
+
+#[test]
+fn one_archive_reads_the_same_as_gzip_and_as_lz4() {
+    for (gzip, lz4) in [
+        ("warcfile.warc.gz", "warcfile.warc.lz4"),
+        ("block-sized-records.warc.gz", "block-sized-records.warc.lz4"),
+    ] {
+        let Some(folder) = testing::data("warc/resiliparse") else { return };
+        let texts = |name: &str| {
+            let rows = read(&folder.join(name)).into_iter();
+            rows.map(|row| (row.reject, row.url, row.text)).collect::<Vec<_>>()
+        };
+        let found = texts(gzip);
+        assert!(!found.is_empty());
+        assert_eq!(texts(lz4), found, "{gzip}");
+    }
+}
+
+#[test]
+fn reads_the_archives_of_a_package_in_place() {
+    let Some(path) = testing::data("warc/pywb/waczs/valid_example_1.wacz") else { return };
+    let rows = testing::conforms(&*testing::build(&KIND, ""), &testing::file(&path), &[20000]);
+    // The package's own index, `indexes/index.cdx.gz`, has one response, 845 bytes into the archive, which begins behind
+    // a local header of 30 bytes and a name at byte 402.
+    assert_eq!(rows.iter().filter(is_good).count(), 1);
+    let start = 402 + 30 + "archive/example-collection.warc".len();
+    assert_eq!(rows[0].locator, format!("valid_example_1.wacz#{}", start + 845));
+}
+
+#[test]
+fn reads_every_stored_archive_of_a_package_and_counts_the_others() {
+    let mut package = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let members = |from: usize| -> Vec<u8> {
+        (from..from + 5).flat_map(|i| gzip(record(i, "a page").as_bytes(), 6)).collect()
+    };
+    for (name, bytes) in [
+        ("archive/a.warc.gz", members(0)),
+        ("archive/b.warc", record(5, "a page").into_bytes()),
+        ("archive/c.warc.gz", members(6)),
+        ("pages/pages.jsonl", b"{}".to_vec()),
+        ("archive/d.warc.gz", members(11)),
+    ] {
+        package.start_file(name, options).unwrap();
+        package.write_all(&bytes).unwrap();
+    }
+    let mut bytes = package.finish().unwrap().into_inner();
+    // The third archive becomes one that says it is deflated: the method is at byte 8 of a local header and at byte 10 of
+    // an entry of the directory (APPNOTE 6.3.10, 4.3.7 and 4.3.12).
+    let at =
+        |needle: &[u8], from: usize| from + memchr::memmem::find(&bytes[from..], needle).unwrap();
+    let local = at(b"archive/c", 0) - 30;
+    let central = at(b"archive/c", local + 40) - 46;
+    bytes[local + 8] = 8;
+    bytes[central + 10] = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.wacz");
+    fs::write(&path, bytes).unwrap();
+    let cuts = [1, 9000, 20000, 30000, 40000, 50000, 60000];
+    let rows = testing::conforms(&*testing::build(&KIND, ""), &testing::file(&path), &cuts);
+    assert_eq!(rows.iter().filter(is_good).count(), 11);
+    let rejects: Vec<_> = rows.iter().filter_map(|row| row.reject.as_deref()).collect();
+    assert_eq!(rejects, ["compressed_entry"]);
+}
+
+#[test]
+fn a_package_without_archives_is_a_reject() {
+    let Some(path) = testing::data("warc/pywb/waczs/invalid_example_1.wacz") else { return };
+    let rows = read(&path);
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].reject.as_deref(), Some("no_archive"));
+}
+
+#[test]
+fn metadata_is_a_document_only_when_asked_for() {
+    let Some(path) = testing::data("warc/commoncrawl/whirlwind.warc.wat.gz") else { return };
+    let reasons: Vec<_> = read(&path).into_iter().map(|row| row.reject).collect();
+    assert_eq!(reasons, [Some("metadata".to_owned())]);
+    let source = testing::build(&KIND, "records = ['metadata']");
+    let rows = testing::conforms(&*source, &testing::file(&path), &[30000]);
+    assert_eq!(rows.len(), 1);
+    let value: serde_json::Value = serde_json::from_str(&rows[0].text).unwrap();
+    assert_eq!(value["Envelope"]["Format"], "WARC/1.0");
+}
+
 #[test]
 fn reads_members_that_were_cut_without_regard_to_records() {
     let records: String = (0..40).map(|i| record(i, &format!("page {i} ").repeat(50))).collect();
@@ -194,7 +374,7 @@ proptest! {
     fn ranges_of_any_size_tile_a_file(
         bodies in proptest::collection::vec("[a-z\\r\\n ]{0,300}", 1..30),
         cuts in proptest::collection::vec(any::<u16>(), 0..8),
-        form in 0..4,
+        form in 0..6,
         damage in proptest::option::of((any::<u16>(), any::<u8>())),
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -205,7 +385,9 @@ proptest! {
             1 => gzip(records.concat().as_bytes(), 6),
             // Stored and compressed members.
             2 => records.iter().map(|record| gzip(record.as_bytes(), 6)).collect::<Vec<_>>().concat(),
-            _ => records.iter().map(|record| gzip(record.as_bytes(), 0)).collect::<Vec<_>>().concat(),
+            3 => records.iter().map(|record| gzip(record.as_bytes(), 0)).collect::<Vec<_>>().concat(),
+            4 => records.iter().flat_map(|record| zstd_frame(record.as_bytes(), &[])).collect(),
+            _ => records.iter().flat_map(|record| lz4_frame(record.as_bytes(), true)).collect(),
         };
         if let Some((at, mask)) = damage {
             let at = bytes.len() * usize::from(at) / 65536;

@@ -10,18 +10,20 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use super::members::{HEAD_BYTES, Inflated, Members};
 use super::{Fields, is_record_start, line_end};
-use crate::source::inflate::{Inflated, MAGIC, Members};
 
 /// Bytes read or inflated at a time; holds almost every record whole.
 const READ_BYTES: usize = 512 << 10;
-/// Inflated bytes of a member that tell what it begins with.
-const HEAD_BYTES: usize = 64;
+/// What the version block of an ARC file begins with.
+const ARC_START: &[u8] = b"filedesc:";
 
 pub(super) struct Window {
     input: Input,
+    /// The bytes from `start` to `end` are those from the current position on; what is behind them is room.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
     /// Offset of `buffer[0]` in the segment.
     base: u64,
     /// Offset of the segment in the file.
@@ -33,11 +35,12 @@ pub(super) struct Window {
 }
 
 enum Input {
-    Plain(File),
-    Gzip(Box<Gzip>),
+    /// A file and where the archive in it ends.
+    Plain(File, u64),
+    Compressed(Box<Compressed>),
 }
 
-struct Gzip {
+struct Compressed {
     members: Members,
     /// Where the member that is being inflated starts.
     member: u64,
@@ -54,45 +57,46 @@ struct Gzip {
 pub(super) struct Mark(u64);
 
 impl Window {
-    /// Opens `file` where records of `range` can begin.
-    pub(super) fn open(mut file: File, range: &Range<u64>) -> io::Result<Self> {
+    /// Opens the archive that lies in `bounds` of `file`, where records of `range` can begin.
+    pub(super) fn open(file: File, bounds: &Range<u64>, range: &Range<u64>) -> io::Result<Self> {
         let mut head = Vec::with_capacity(HEAD_BYTES);
-        (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head)?;
-        file.seek(SeekFrom::Start(0))?;
-        let is_gzip = head.starts_with(&MAGIC);
-        let mut members = Members::new(file);
-        if is_gzip && members.begin()? {
-            head.clear();
-            members.inflate(&mut head)?;
-        }
-        let is_arc = head.starts_with(b"filedesc:");
-        let input = if is_gzip {
-            Input::Gzip(Box::new(Gzip {
-                members,
-                member: 0,
-                ahead: None,
-                head: Vec::with_capacity(HEAD_BYTES),
-                is_wanted: if is_arc { starts_with_arc_record } else { starts_with_record },
-                search: (range.start, range.start == 0),
-            }))
-        } else {
-            Input::Plain(members.into_file()?)
+        let (input, is_arc) = match Members::open(file, bounds.clone())? {
+            Ok(mut members) => {
+                if members.begin()?.is_some() {
+                    members.head(&mut head)?;
+                }
+                let is_arc = head.starts_with(ARC_START);
+                let is_wanted = if is_arc { starts_with_arc_record } else { starts_with_record };
+                let is_first = range.start <= bounds.start;
+                let search = (range.start.max(bounds.start), is_first);
+                let compressed =
+                    Compressed { members, member: 0, ahead: None, head, is_wanted, search };
+                (Input::Compressed(Box::new(compressed)), is_arc)
+            }
+            Err(mut file) => {
+                let head_bytes = (bounds.end - bounds.start).min(HEAD_BYTES as u64);
+                file.seek(SeekFrom::Start(bounds.start))?;
+                (&mut file).take(head_bytes).read_to_end(&mut head)?;
+                file.seek(SeekFrom::Start(bounds.start))?;
+                (Input::Plain(file, bounds.end), head.starts_with(ARC_START))
+            }
         };
-        let is_end = is_gzip;
+        let is_plain = matches!(input, Input::Plain(..));
         Ok(Self {
             input,
-            buffer: Vec::with_capacity(READ_BYTES),
+            buffer: vec![0; READ_BYTES],
             start: 0,
-            base: 0,
+            end: 0,
+            base: if is_plain { bounds.start } else { 0 },
             segment: 0,
-            is_end,
+            is_end: !is_plain,
             is_damaged: false,
             is_arc,
         })
     }
 
     pub(super) fn is_plain(&self) -> bool {
-        matches!(self.input, Input::Plain(_))
+        matches!(self.input, Input::Plain(..))
     }
 
     pub(super) fn is_arc(&self) -> bool {
@@ -104,6 +108,14 @@ impl Window {
         self.is_end && self.is_damaged
     }
 
+    /// Reason of a reject whose compressed bytes are damaged.
+    pub(super) fn damage(&self) -> &'static str {
+        match &self.input {
+            Input::Plain(..) => unreachable!("plain bytes are not inflated"),
+            Input::Compressed(compressed) => compressed.members.damage(),
+        }
+    }
+
     /// Returns whether the segment ended damaged, once.
     pub(super) fn take_damage(&mut self) -> bool {
         self.is_end && std::mem::take(&mut self.is_damaged)
@@ -111,7 +123,7 @@ impl Window {
 
     /// The bytes from the current position on, as far as they are read.
     pub(super) fn data(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        &self.buffer[self.start..self.end]
     }
 
     /// Offset of the current position in the segment; in a plain file that is the offset in the file.
@@ -126,18 +138,21 @@ impl Window {
 
     /// Returns the bytes from the current position on: at least `wanted`, or all up to the end of the segment.
     pub(super) fn have(&mut self, wanted: usize) -> io::Result<&[u8]> {
-        while self.buffer.len() - self.start < wanted && !self.is_end {
+        while self.end - self.start < wanted && !self.is_end {
             self.make_room();
+            let room = &mut self.buffer[self.end..];
             match &mut self.input {
-                Input::Plain(file) => {
-                    let room = self.buffer.capacity() - self.buffer.len();
-                    let n = file.take(room as u64).read_to_end(&mut self.buffer)?;
+                Input::Plain(file, bounds_end) => {
+                    let rest = bounds_end.saturating_sub(self.base + self.end as u64);
+                    let n = read(&mut file.take(rest), room)?;
+                    self.end += n;
                     self.is_end = n == 0;
                 }
-                Input::Gzip(gzip) => match gzip.members.inflate(&mut self.buffer)? {
-                    Inflated::More => {}
-                    outcome => self.end_member(outcome)?,
-                },
+                Input::Compressed(compressed) => {
+                    let (n, outcome) = compressed.members.inflate(room)?;
+                    self.end += n;
+                    self.end_member(outcome)?;
+                }
             }
         }
         Ok(self.data())
@@ -145,19 +160,31 @@ impl Window {
 
     /// Keeps what has not been used, and makes space behind it.
     fn make_room(&mut self) {
-        if self.start > 0 && (self.start == self.buffer.len() || self.start > READ_BYTES / 2) {
-            self.buffer.drain(..self.start);
+        if self.start > 0 && (self.start == self.end || self.start > READ_BYTES / 2) {
+            self.buffer.copy_within(self.start..self.end, 0);
             self.base += self.start as u64;
+            self.end -= self.start;
             self.start = 0;
         }
-        if self.buffer.len() == self.buffer.capacity() {
-            self.buffer.reserve(self.buffer.len().max(READ_BYTES));
+        if self.end == self.buffer.len() {
+            self.buffer.resize(2 * self.end, 0);
         }
+    }
+
+    /// Adds `bytes` behind what is there.
+    fn append(buffer: &mut Vec<u8>, end: &mut usize, bytes: &[u8]) {
+        if buffer.len() - *end < bytes.len() {
+            buffer.resize(2 * buffer.len(), 0);
+        }
+        buffer[*end..*end + bytes.len()].copy_from_slice(bytes);
+        *end += bytes.len();
     }
 
     /// Looks at what follows a member that was inflated as far as it goes: more of the segment, or its end.
     fn end_member(&mut self, outcome: Inflated) -> io::Result<()> {
-        let Input::Gzip(gzip) = &mut self.input else { unreachable!("only gzip has members") };
+        let Input::Compressed(compressed) = &mut self.input else {
+            unreachable!("only compressed archives have members")
+        };
         let mut outcome = outcome;
         loop {
             match outcome {
@@ -165,21 +192,19 @@ impl Window {
                 Inflated::Damaged => {
                     self.is_end = true;
                     self.is_damaged = true;
-                    gzip.search = (gzip.member + 1, false);
+                    compressed.search = (compressed.member + 1, false);
                     return Ok(());
                 }
                 Inflated::End => {}
             }
-            let next = gzip.members.position();
-            gzip.search = (next, true);
-            if !gzip.members.begin()? {
+            compressed.search = (compressed.members.position(), true);
+            let Some(next) = compressed.members.begin()? else {
                 self.is_end = true;
                 return Ok(());
-            }
-            gzip.head.clear();
-            outcome = gzip.members.inflate(&mut gzip.head)?;
-            if (gzip.is_wanted)(&gzip.head) {
-                gzip.ahead = Some((next, outcome));
+            };
+            outcome = compressed.members.head(&mut compressed.head)?;
+            if (compressed.is_wanted)(&compressed.head) {
+                compressed.ahead = Some((next, outcome));
                 self.is_end = true;
                 return Ok(());
             }
@@ -188,35 +213,34 @@ impl Window {
                 self.is_end = true;
                 return Ok(());
             }
-            gzip.member = next;
-            self.buffer.extend_from_slice(&gzip.head);
+            compressed.member = next;
+            Self::append(&mut self.buffer, &mut self.end, &compressed.head);
         }
     }
 
     /// Goes to the next segment that begins before `end`. `None` when there is none and nothing to tell; otherwise the
     /// offset of bytes before it (or before the end of the file) that belong to no segment, if there are any.
     pub(super) fn next_segment(&mut self, end: u64) -> io::Result<Option<Option<u64>>> {
-        let Input::Gzip(gzip) = &mut self.input else { return Ok(None) };
+        let Input::Compressed(compressed) = &mut self.input else { return Ok(None) };
         let mut gap = None;
-        let begun = match gzip.ahead.take() {
+        let begun = match compressed.ahead.take() {
             Some(begun) => Some(begun),
             None => {
-                let (from, is_gap) = std::mem::replace(&mut gzip.search, (u64::MAX, false));
+                let (from, is_gap) = std::mem::replace(&mut compressed.search, (u64::MAX, false));
                 if from == u64::MAX {
                     return Ok(None);
                 }
-                gzip.members.seek(from)?;
-                gap = if is_gap { gzip.gap(from)? } else { None };
-                gzip.members.seek(from)?;
-                gzip.begin_next(end)?
+                compressed.members.seek(from)?;
+                gap = if is_gap { compressed.gap(from)? } else { None };
+                compressed.members.seek(from)?;
+                compressed.begin_next(end)?
             }
         };
         match begun.filter(|(start, _)| *start < end) {
             Some((start, outcome)) => {
-                self.buffer.clear();
-                self.buffer.extend_from_slice(&gzip.head);
-                gzip.member = start;
-                (self.start, self.base, self.segment) = (0, 0, start);
+                compressed.member = start;
+                (self.start, self.end, self.base, self.segment) = (0, 0, 0, start);
+                Self::append(&mut self.buffer, &mut self.end, &compressed.head);
                 (self.is_end, self.is_damaged) = (false, false);
                 self.end_member(outcome)?;
                 Ok(Some(gap))
@@ -227,29 +251,28 @@ impl Window {
 
     pub(super) fn advance(&mut self, bytes: usize) {
         self.start += bytes;
-        assert!(self.start <= self.buffer.len(), "advanced past what was read");
+        assert!(self.start <= self.end, "advanced past what was read");
     }
 
     /// Moves on by `bytes` without keeping them; `false` when the segment ends before.
     pub(super) fn skip(&mut self, bytes: u64) -> io::Result<bool> {
         let mut rest = bytes;
         loop {
-            let buffered = (self.buffer.len() - self.start) as u64;
+            let buffered = (self.end - self.start) as u64;
             if rest <= buffered {
                 self.start += usize::try_from(rest).expect("within the buffer");
                 return Ok(true);
             }
-            if let Input::Plain(file) = &mut self.input {
+            if let Input::Plain(_, bounds_end) = &self.input {
                 let target = self.base + self.start as u64 + rest;
-                let file_bytes = file.metadata()?.len();
-                if target > file_bytes {
+                if target > *bounds_end {
                     return Ok(false);
                 }
                 self.rewind(Mark(target))?;
                 return Ok(true);
             }
             rest -= buffered;
-            self.start = self.buffer.len();
+            self.start = self.end;
             if self.have(1)?.is_empty() {
                 return Ok(false);
             }
@@ -263,10 +286,9 @@ impl Window {
 
     /// Returns to `mark` in a plain file. Inflated bytes are gone: there the position stays.
     pub(super) fn rewind(&mut self, mark: Mark) -> io::Result<()> {
-        if let Input::Plain(file) = &mut self.input {
+        if let Input::Plain(file, _) = &mut self.input {
             file.seek(SeekFrom::Start(mark.0))?;
-            self.buffer.clear();
-            (self.start, self.base, self.is_end) = (0, mark.0, false);
+            (self.start, self.end, self.base, self.is_end) = (0, 0, mark.0, false);
         }
         Ok(())
     }
@@ -305,11 +327,11 @@ impl Window {
             let data = self.have(wanted)?;
             let Some(at) = finder.find(data) else {
                 let keep = if self.is_end { 0 } else { LINE.len() };
-                self.start = self.buffer.len().saturating_sub(keep).max(self.start);
+                self.start = self.end.saturating_sub(keep).max(self.start);
                 if self.is_end {
                     return Ok(());
                 }
-                let n = self.buffer.len() - self.start;
+                let n = self.end - self.start;
                 self.have(n + 1)?;
                 continue;
             };
@@ -323,14 +345,13 @@ impl Window {
     }
 }
 
-impl Gzip {
+impl Compressed {
     /// Finds and begins the next member that starts a segment.
     fn begin_next(&mut self, end: u64) -> io::Result<Option<(u64, Inflated)>> {
         let Some(start) = self.members.find(end, self.is_wanted)? else { return Ok(None) };
-        let is_begun = self.members.begin()?;
-        assert!(is_begun, "the member found at {start} is gone");
-        self.head.clear();
-        let outcome = self.members.inflate(&mut self.head)?;
+        let begun = self.members.begin()?;
+        assert_eq!(begun, Some(start), "the member that was found is gone");
+        let outcome = self.members.head(&mut self.head)?;
         Ok(Some((start, outcome)))
     }
 
@@ -340,13 +361,23 @@ impl Gzip {
         if data.iter().all(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
             return Ok(None);
         }
-        if !self.members.begin()? {
-            return Ok(Some(from));
+        if self.members.begin()?.is_none() {
+            // Frames that are to be skipped mean nothing.
+            return Ok((!self.members.peek(1)?.is_empty()).then_some(from));
         }
-        self.head.clear();
-        let outcome = self.members.inflate(&mut self.head)?;
+        let outcome = self.members.head(&mut self.head)?;
         let is_blank = outcome == Inflated::End && self.head.trim_ascii().is_empty();
         Ok((!is_blank && !(self.is_wanted)(&self.head)).then_some(from))
+    }
+}
+
+/// Reads what is there into `room`, at most all of it.
+fn read(input: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(room) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 
