@@ -1,17 +1,51 @@
-//! Writes WARC 1.1: a gzip member per record, segments that get their final name when they are whole and synced.
+//! Writes WARC 1.1: a gzip member per record, segments that get their final name when they are whole and synced, and an
+//! index (CDXJ) beside each. An answer whose payload the archive has already is a `revisit` record.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use sha1::{Digest, Sha1};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::fetch::Answer;
+use super::index;
 use crate::{Error, Result};
+
+/// Why an answer is kept without its payload.
+/// Source: WARC 1.1, section 6.7.
+pub(super) struct Revisit {
+    pub(super) profile: Profile,
+    /// URL and date of the record that has the payload.
+    pub(super) url: String,
+    pub(super) date: String,
+}
+
+/// How it is known that a payload is another one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// It was fetched, and its digest is the same.
+    IdenticalPayloadDigest,
+    /// The server said so.
+    ServerNotModified,
+}
+
+impl Profile {
+    fn uri(self) -> &'static str {
+        match self {
+            Self::IdenticalPayloadDigest => {
+                "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest"
+            }
+            Self::ServerNotModified => {
+                "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
+            }
+        }
+    }
+}
 
 /// The segments of a crawl.
 pub(super) struct Archive {
@@ -57,32 +91,49 @@ impl Archive {
         self.folder.join(format!("{}.open", segment_name(self.segment)))
     }
 
-    /// Writes the request and the answer; returns segment and offset of their end.
-    pub(super) fn write(&mut self, answer: &Answer) -> Result<(u32, u64)> {
-        if self.bytes >= self.segment_bytes_max {
-            self.finish()?;
-        }
+    /// Whether the open segment is as large as segments get.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= self.segment_bytes_max
+    }
+
+    /// Writes the request and the answer, of which `digest` is the payload's; returns segment and offset of their end, and
+    /// the date of the record.
+    pub(super) fn write(
+        &mut self,
+        answer: &Answer,
+        digest: &str,
+        revisit: Option<&Revisit>,
+    ) -> Result<((u32, u64), String)> {
         if self.file.is_none() {
             self.begin()?;
         }
         let url = answer.url.as_str();
-        let mut head = answer.head.clone();
-        head.extend_from_slice(b"\r\n");
-        let payload = base32(&Sha1::digest(&answer.body));
-        let mut extra = format!("WARC-Payload-Digest: sha1:{payload}\r\n");
+        let date = self.date.clone().unwrap_or_else(now);
+        let mut block = answer.head.clone();
+        block.extend_from_slice(b"\r\n");
+        let mut extra = format!("WARC-Payload-Digest: sha1:{digest}\r\n");
         if let Some(address) = answer.address {
             extra.push_str(&format!("WARC-IP-Address: {address}\r\n"));
         }
-        if let Some(why) = answer.truncated {
-            extra.push_str(&format!("WARC-Truncated: {why}\r\n"));
-        }
-        head.extend_from_slice(&answer.body);
-        let id =
-            self.record("response", url, "application/http; msgtype=response", &extra, &head)?;
+        let kind = if let Some(Revisit { profile, url, date }) = revisit {
+            extra.push_str(&format!(
+                "WARC-Profile: {}\r\nWARC-Refers-To-Target-URI: {url}\r\nWARC-Refers-To-Date: {date}\r\n",
+                profile.uri()
+            ));
+            "revisit"
+        } else {
+            if let Some(why) = answer.truncated {
+                extra.push_str(&format!("WARC-Truncated: {why}\r\n"));
+            }
+            block.extend_from_slice(&answer.body);
+            "response"
+        };
+        let head = Head { kind, url, content_type: "application/http; msgtype=response" };
+        let id = self.record(&head, &date, &extra, &block)?;
         let extra = format!("WARC-Concurrent-To: {id}\r\n");
-        let request = answer.request.as_bytes();
-        self.record("request", url, "application/http; msgtype=request", &extra, request)?;
-        Ok((self.segment, self.bytes))
+        let head = Head { kind: "request", url, content_type: "application/http; msgtype=request" };
+        self.record(&head, &date, &extra, answer.request.as_bytes())?;
+        Ok(((self.segment, self.bytes), date))
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -95,19 +146,14 @@ impl Archive {
             "software: {}\r\nformat: WARC File Format 1.1\r\nconformsTo: http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/\r\n",
             self.software
         );
-        self.record("warcinfo", "", "application/warc-fields", &extra, body.as_bytes())?;
+        let head = Head { kind: "warcinfo", url: "", content_type: "application/warc-fields" };
+        let date = self.date.clone().unwrap_or_else(now);
+        self.record(&head, &date, &extra, body.as_bytes())?;
         Ok(())
     }
 
-    fn record(
-        &mut self,
-        kind: &str,
-        url: &str,
-        content_type: &str,
-        extra: &str,
-        block: &[u8],
-    ) -> Result<String> {
-        let date = self.date.clone().unwrap_or_else(now);
+    fn record(&mut self, head: &Head<'_>, date: &str, extra: &str, block: &[u8]) -> Result<String> {
+        let Head { kind, url, content_type } = head;
         let name = format!("{kind} {url} {date} {} {}", self.segment, self.bytes);
         let id = urn(xxh3_128(name.as_bytes()));
         let uri =
@@ -126,11 +172,19 @@ impl Archive {
         Ok(id)
     }
 
-    /// Syncs the open segment and gives it its final name.
+    /// Makes everything written so far durable.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        let path = self.open_path();
+        self.file.as_ref().map_or(Ok(()), File::sync_data).map_err(Error::io("sync", path))
+    }
+
+    /// Syncs the open segment, writes its index and gives both their final names.
     pub(super) fn finish(&mut self) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
-        let (open, path) = (self.open_path(), self.folder.join(segment_name(self.segment)));
+        let name = segment_name(self.segment);
+        let (open, path) = (self.open_path(), self.folder.join(&name));
         file.sync_all().map_err(Error::io("sync", &open))?;
+        index::write(&open, &name, &self.folder.join(index_name(self.segment)))?;
         fs::rename(&open, &path).map_err(Error::io("rename", &open))?;
         let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
         folder.map_err(Error::io("sync", &self.folder))?;
@@ -139,8 +193,19 @@ impl Archive {
     }
 }
 
+/// The fields that differ between kinds of records.
+struct Head<'a> {
+    kind: &'a str,
+    url: &'a str,
+    content_type: &'a str,
+}
+
 fn segment_name(segment: u32) -> String {
     format!("crawl-{segment:05}.warc.gz")
+}
+
+fn index_name(segment: u32) -> String {
+    format!("crawl-{segment:05}.cdxj")
 }
 
 /// Returns the finished segments in `folder`, in order.
@@ -156,11 +221,96 @@ pub(super) fn finished(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(segments)
 }
 
-/// Returns number and bytes of the segment in `folder` that is not finished.
-pub(super) fn unfinished(folder: &Path) -> Result<(u32, u64)> {
+/// Returns number and intact bytes of the segment in `folder` that is not finished.
+///
+/// `known`: a segment and how many of its bytes were durable at the last checkpoint; what is behind them is inflated and
+/// checked, member by member.
+///
+/// # Errors
+/// [`Error::Format`] when less is there than is known to have been: the state tells of pages that are gone.
+pub(super) fn intact(folder: &Path, known: Option<(u32, u64)>) -> Result<(u32, u64)> {
     let segment = u32::try_from(finished(folder)?.len()).unwrap_or(u32::MAX);
-    let open = folder.join(format!("{}.open", segment_name(segment)));
-    Ok((segment, fs::metadata(open).map_or(0, |metadata| metadata.len())))
+    let path = folder.join(format!("{}.open", segment_name(segment)));
+    let mut end = known.filter(|known| known.0 == segment).map_or(0, |known| known.1);
+    let bytes = match fs::metadata(&path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(Error::io("look at", &path)(error)),
+    };
+    if bytes < end || known.is_some_and(|known| known.0 > segment) {
+        return Err(Error::Format {
+            path,
+            why: format!(
+                "it has {bytes} bytes, the crawl wrote {:?} (segment, bytes)",
+                known.unwrap_or_default()
+            ),
+            hint: "put the segments back, or remove `crawl.redb` and `crawl.journal` to crawl anew"
+                .to_owned(),
+        });
+    }
+    if bytes > end {
+        let mut file = File::open(&path).map_err(Error::io("open", &path))?;
+        file.seek(SeekFrom::Start(end)).map_err(Error::io("seek", &path))?;
+        let mut members = MembersOf { input: BufReader::new(file), position: end };
+        while let Ok(true) = members.pass(|_| ()) {
+            end = members.position;
+        }
+    }
+    Ok((segment, end))
+}
+
+/// The members of a segment, one after the other.
+pub(super) struct MembersOf<R> {
+    pub(super) input: R,
+    /// Where the next one starts.
+    pub(super) position: u64,
+}
+
+impl<R: BufRead> MembersOf<R> {
+    /// Shows the first 64 KiB of the next member to `look`, and checks the rest; `false` at the end.
+    pub(super) fn pass(&mut self, look: impl FnOnce(&[u8])) -> io::Result<bool> {
+        if self.input.fill_buf()?.is_empty() {
+            return Ok(false);
+        }
+        let mut counted = Counted { input: &mut self.input, bytes: 0 };
+        let mut member = GzDecoder::new(&mut counted);
+        let mut head = Vec::new();
+        (&mut member).take(64 << 10).read_to_end(&mut head)?;
+        io::copy(&mut member, &mut io::sink())?;
+        self.position += counted.bytes;
+        look(&head);
+        Ok(true)
+    }
+}
+
+/// Counts what is taken from `input`.
+struct Counted<R> {
+    input: R,
+    bytes: u64,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buffer)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.input.consume(bytes);
+    }
+}
+
+/// Returns the SHA-1 of `payload` as WARC writes it.
+pub(super) fn digest(payload: &[u8]) -> String {
+    base32(&Sha1::digest(payload))
 }
 
 fn member(parts: &[&[u8]]) -> io::Result<Vec<u8>> {

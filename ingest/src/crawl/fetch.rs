@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Client, Response, redirect};
 use url::Url;
 
 use super::address::{self, PublicResolver};
+use super::frontier::Page;
 use super::{CrawlConfig, robots};
 use crate::{Error, Result};
 
@@ -62,28 +63,42 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Fetches `url`; `Err` is the reason why there is no answer.
+/// Fetches `url`, only if it changed since it was `known`; `Err` is the reason why there is no answer.
 pub(super) async fn fetch(
     client: &Client,
     url: Url,
+    known: Option<&Page>,
     config: &CrawlConfig,
 ) -> Result<Answer, &'static str> {
     if address::refuse(&url, config.allow_private).is_some() {
         return Err("address");
     }
-    let response = client.get(url.clone()).send().await.map_err(|error| reason(&error))?;
+    let conditions = known.map(conditions).unwrap_or_default();
+    let request = client.get(url.clone()).headers(conditions.clone());
+    let response = request.send().await.map_err(|error| reason(&error))?;
     let address = response.remote_addr().map(|address| address.ip());
     // The connector dialled what the resolver allowed; this is the second lock on the same door.
     if !config.allow_private && !address.is_some_and(address::is_public) {
         return Err("address");
     }
-    let mut answer = describe(&response, url, config);
+    let mut answer = describe(&response, url, &conditions, config);
     answer.address = address;
     read_body(response, &mut answer, config.max_body_bytes).await?;
     Ok(answer)
 }
 
-fn describe(response: &Response, url: Url, config: &CrawlConfig) -> Answer {
+/// The fields that ask for a page only if it changed. Source: RFC 9110, section 13.1.
+fn conditions(known: &Page) -> HeaderMap {
+    let mut conditions = HeaderMap::new();
+    for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)] {
+        if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+            conditions.insert(name, value);
+        }
+    }
+    conditions
+}
+
+fn describe(response: &Response, url: Url, conditions: &HeaderMap, config: &CrawlConfig) -> Answer {
     let status = response.status();
     let mut head =
         format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or(""))
@@ -100,10 +115,14 @@ fn describe(response: &Response, url: Url, config: &CrawlConfig) -> Answer {
     }
     let target = &url[url::Position::BeforePath..];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let request = format!(
-        "GET {target} HTTP/1.1\r\naccept: */*\r\nuser-agent: {}\r\nhost: {host}\r\n\r\n",
+    let mut request = format!(
+        "GET {target} HTTP/1.1\r\naccept: */*\r\nuser-agent: {}\r\nhost: {host}\r\n",
         config.user_agent
     );
+    for (name, value) in conditions {
+        request.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
+    }
+    request.push_str("\r\n");
     Answer {
         status: status.as_u16(),
         headers: response.headers().clone(),
@@ -156,7 +175,7 @@ fn reason(error: &reqwest::Error) -> &'static str {
 pub(super) async fn robots(client: &Client, url: &Url, config: &CrawlConfig) -> robots::Robots {
     let Ok(mut url) = url.join("/robots.txt") else { return robots::Robots::none() };
     for _ in 0..=ROBOTS_REDIRECTS {
-        let Ok(answer) = fetch(client, url.clone(), config).await else {
+        let Ok(answer) = fetch(client, url.clone(), None, config).await else {
             return robots::Robots::none();
         };
         match answer.status {
@@ -182,8 +201,56 @@ pub(super) fn location(answer: &Answer) -> Option<Url> {
     answer.url.join(&String::from_utf8_lossy(value.as_bytes())).ok()
 }
 
-/// Seconds that `Retry-After` asks for, if it is a number; dates are left to the doubling delay.
-pub(super) fn retry_after(answer: &Answer) -> Option<f64> {
-    let seconds: u64 = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    u32::try_from(seconds).ok().map(f64::from).or(Some(f64::MAX))
+/// Seconds from `now` that `Retry-After` asks for: a number or a date; `None` for what is neither.
+/// Source: RFC 9110, section 10.2.3.
+pub(super) fn retry_after(answer: &Answer, now: SystemTime) -> Option<f64> {
+    let value = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // As many seconds as no one waits are still a number.
+        return Some(value.parse().unwrap_or(f64::MAX));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+
+    use super::{Answer, retry_after};
+
+    #[test]
+    fn reads_every_form_of_retry_after() {
+        // The date is RFC 9110's own example, 784,111,777 seconds after 1970 (`date -u -d … +%s`).
+        let now = UNIX_EPOCH + Duration::from_secs(784_111_777 - 90);
+        for (value, expected) in [
+            ("120", Some(120.0)),
+            (" 0 ", Some(0.0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(90.0)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(90.0)),
+            ("Sun Nov  6 08:49:37 1994", Some(90.0)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0.0)),
+            ("99999999999999999999999", Some(99_999_999_999_999_999_999_999.0)),
+            ("-5", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+            let answer = Answer {
+                url: "http://x/".parse().unwrap(),
+                status: 503,
+                headers,
+                head: Vec::new(),
+                body: Vec::new(),
+                truncated: None,
+                address: None,
+                request: String::new(),
+            };
+            assert_eq!(retry_after(&answer, now), expected, "{value}");
+        }
+    }
 }

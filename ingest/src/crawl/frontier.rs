@@ -1,19 +1,44 @@
-//! What is still to be fetched, in order, with a journal that survives a kill.
+//! What is still to be fetched, and what was: on disk, bounded in memory, safe from a kill at any moment.
 //!
-//! The journal has a JSON array per line: `["+", url, depth, redirects]` for a URL that was found, `["=", url, segment, end,
-//! bytes]` for one whose records lie in the archive up to `end`, `["-", url, reason]` for one that gave nothing. A line is
-//! written after the records it tells of, so records behind the last `=` are cut off when the crawl goes on.
+//! `crawl.redb` holds the state of the last checkpoint, `crawl.journal` what happened since, a line per answer: a checksum
+//! and JSON. A line is written before its answer counts, so that a killed process has lost only the requests that were
+//! open; a checkpoint syncs the archive, then commits the state, then empties the journal, so that a machine that
+//! loses power goes back to the last checkpoint or a line after it, never to a state between two. Of the archive, what no
+//! line tells of is cut off. See `docs/decisions/0005-crawl-frontier.md`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use redb::{Database, ReadableTable as _, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
 use url::Url;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::Progress;
 use crate::{Error, Result};
+
+/// Bytes of the state that are kept in memory.
+const CACHE_BYTES: usize = 32 << 20;
+/// Bytes of a line's checksum, in hexadecimal digits.
+const SUM_BYTES: usize = 16;
+
+/// Hashes of the URLs that were ever found.
+const SEEN: TableDefinition<'_, u128, ()> = TableDefinition::new("seen");
+/// Host and number to depth, redirects, whether it is a sitemap, and URL of what is not done.
+const QUEUE: TableDefinition<'_, (u32, u64), (u32, u32, bool, &str)> =
+    TableDefinition::new("queue");
+/// Number to origin, time before which nothing is asked of it, its delay (milliseconds), and pages that it gave.
+const HOSTS: TableDefinition<'_, u32, (&str, u64, u64, u64)> = TableDefinition::new("hosts");
+/// Hash of a URL to what its last answer said, as JSON.
+const PAGES: TableDefinition<'_, u128, &str> = TableDefinition::new("pages");
+/// SHA-1 of a payload to URL and date of the response record that holds it.
+const PAYLOADS: TableDefinition<'_, &str, (&str, &str)> = TableDefinition::new("payloads");
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+const ERRORS: TableDefinition<'_, &str, u64> = TableDefinition::new("errors");
 
 /// A URL that waits for its turn.
 #[derive(Clone, Debug)]
@@ -21,178 +46,568 @@ pub(super) struct Item {
     pub(super) url: Url,
     pub(super) depth: u32,
     pub(super) redirects: u32,
+    pub(super) is_sitemap: bool,
     pub(super) tries: u32,
+    host: u32,
+    number: u64,
+}
+
+/// A URL that was found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Found {
+    #[serde(with = "as_text")]
+    pub(super) url: Url,
+    pub(super) depth: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) redirects: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_sitemap: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// URLs as strings.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use url::Url;
+
+    pub(super) fn serialize<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(url.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+        Url::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a URL gave.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Outcome {
+    /// Why it gave no page.
+    pub(super) reason: Option<String>,
+    /// Segment and offset of the end of its records.
+    pub(super) archived: Option<(u32, u64)>,
+    pub(super) bytes: u64,
+    /// What the next visit has to know of it.
+    pub(super) page: Option<Page>,
+}
+
+/// What the next visit to a page has to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Page {
+    pub(super) url: String,
+    pub(super) depth: u32,
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    /// SHA-1 of the payload in base 32, and date of the record.
+    pub(super) digest: String,
+    pub(super) date: String,
+}
+
+/// A line of the journal.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Entry {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    found: Vec<Found>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    done: Option<(u32, u64, Outcome)>,
+    /// Host, time before which nothing is asked of it, and its delay, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rest: Option<(u32, u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    origin: String,
+    queued: u64,
+    /// Number of the item that was taken last.
+    cursor: Option<u64>,
+    /// Items to be taken before others.
+    again: VecDeque<Item>,
+    ready_at_ms: u64,
+    delay_ms: u64,
+    pages: u64,
 }
 
 /// URLs by host, first found first.
 pub(super) struct Frontier {
+    database: Database,
+    /// What happened since the last checkpoint.
+    changes: Option<WriteTransaction>,
     journal: File,
-    path: PathBuf,
-    /// Hashes of the URLs that were ever found.
-    seen: HashSet<u128>,
-    /// Items of each host; hosts in the order in which they were found.
-    hosts: Vec<(String, VecDeque<Item>)>,
-    index: HashMap<String, usize>,
+    journal_path: PathBuf,
+    folder: PathBuf,
+    hosts: Vec<Host>,
+    index: HashMap<String, u32>,
+    changed: BTreeSet<u32>,
+    next_number: u64,
+    checkpoint: u64,
+    has_changes: bool,
     pub(super) progress: Progress,
-    /// The segment that was written last, and how much of it the journal tells of.
+    /// The segment that was written last, and how much of it is told of.
     pub(super) archived: Option<(u32, u64)>,
 }
 
 impl Frontier {
-    /// Opens the journal in `folder`, and reads what earlier runs wrote.
+    /// Opens the frontier in `folder` as earlier runs left it.
     ///
-    /// `archived`: number and bytes of the segment that is not finished. What the journal says beyond them was lost with the
-    /// machine, and is forgotten: those pages are fetched again.
-    pub(super) fn open(folder: &Path, archived: (u32, u64)) -> Result<Self> {
+    /// `intact`: returns number and intact bytes of the segment that is not finished, of which so many bytes of a segment are
+    /// known to be. What the journal says beyond them was lost with the machine, and is forgotten: those pages are fetched again.
+    pub(super) fn open(
+        folder: &Path,
+        intact: impl FnOnce(Option<(u32, u64)>) -> Result<(u32, u64)>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let path = folder.join("crawl.journal");
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(folder.join("crawl.redb"))
+            .map_err(refuse(folder))?;
+        let journal_path = folder.join("crawl.journal");
         let mut options = OpenOptions::new();
-        let journal = options.read(true).append(true).create(true).open(&path);
-        let journal = journal.map_err(Error::io("open", &path))?;
+        let journal = options.read(true).write(true).create(true).truncate(false);
+        let journal = journal.open(&journal_path).map_err(Error::io("open", &journal_path))?;
         let mut frontier = Self {
+            changes: None,
+            database,
             journal,
-            path,
-            seen: HashSet::new(),
+            journal_path,
+            folder: folder.to_owned(),
             hosts: Vec::new(),
             index: HashMap::new(),
+            changed: BTreeSet::new(),
+            next_number: 0,
+            checkpoint: 0,
+            has_changes: false,
             progress: Progress::default(),
             archived: None,
         };
-        frontier.replay(archived)?;
+        frontier.begin()?;
+        frontier.load().map_err(refuse(folder))?;
+        let intact = intact(frontier.archived)?;
+        frontier.replay(intact)?;
         Ok(frontier)
     }
 
-    fn replay(&mut self, archived: (u32, u64)) -> Result<()> {
-        let path = self.path.clone();
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let mut reader = BufReader::new(file);
-        let (mut done, mut items, mut line, mut whole) =
-            (HashSet::new(), Vec::new(), Vec::new(), 0);
-        loop {
-            line.clear();
-            let n = reader.read_until(b'\n', &mut line).map_err(Error::io("read", &path))?;
-            if n == 0 || line.last() != Some(&b'\n') {
-                break;
+    /// Begins the changes up to the next checkpoint.
+    fn begin(&mut self) -> Result<()> {
+        let mut changes = self.database.begin_write().map_err(refuse(&self.folder))?;
+        // Opening after a kill then takes no longer than otherwise.
+        changes.set_quick_repair(true);
+        self.changes = Some(changes);
+        Ok(())
+    }
+
+    fn changes(&self) -> &WriteTransaction {
+        self.changes.as_ref().expect("changes are begun at once after each checkpoint")
+    }
+
+    /// Reads the state of the last checkpoint.
+    fn load(&mut self) -> Result<(), redb::Error> {
+        let changes = self.changes.take().expect("begun before");
+        {
+            for entry in changes.open_table(HOSTS)?.iter()? {
+                let (_, value) = entry?;
+                let (origin, ready_at_ms, delay_ms, pages) = value.value();
+                self.index.insert(origin.to_owned(), small(self.hosts.len()));
+                let origin = origin.to_owned();
+                self.hosts.push(Host { origin, ready_at_ms, delay_ms, pages, ..Host::default() });
             }
-            let entry: Value = serde_json::from_slice(&line).map_err(|error| Error::Format {
-                path: path.clone(),
-                why: format!("byte {whole} starts no entry of a journal: {error}"),
-                hint: "remove the folder to crawl anew".to_owned(),
-            })?;
-            let number = |index: usize| entry[index].as_u64().unwrap_or(0);
-            let small = |index: usize| u32::try_from(number(index)).unwrap_or(u32::MAX);
-            let end = match entry[0].as_str() {
-                Some("=") => Some((small(2), number(3))),
-                Some("-") if entry.get(4).is_some() => Some((small(3), number(4))),
+            for entry in changes.open_table(QUEUE)?.iter()? {
+                let (host, _) = entry?.0.value();
+                self.hosts[host as usize].queued += 1;
+                self.progress.queued += 1;
+            }
+            for entry in changes.open_table(ERRORS)?.iter()? {
+                let (reason, n) = entry?;
+                self.progress.errors.insert(reason.value().to_owned(), n.value());
+            }
+            let numbers = changes.open_table(NUMBERS)?;
+            let number = |name: &str| -> Result<Option<u64>, redb::Error> {
+                Ok(numbers.get(name)?.map(|value| value.value()))
+            };
+            self.checkpoint = number("checkpoint")?.unwrap_or(0);
+            self.next_number = number("next_number")?.unwrap_or(0);
+            self.progress.fetched = number("fetched")?.unwrap_or(0);
+            self.progress.bytes = number("bytes")?.unwrap_or(0);
+            self.archived = match (number("segment")?, number("end")?) {
+                (Some(segment), Some(end)) => Some((small(segment), end)),
                 _ => None,
             };
-            if end.is_some_and(|end| end > archived) {
-                break;
-            }
-            self.archived = end.or(self.archived);
-            whole += n as u64;
-            let Some(url) = entry[1].as_str().and_then(|url| Url::parse(url).ok()) else {
-                continue;
-            };
-            match entry[0].as_str() {
-                Some("+") => {
-                    self.seen.insert(hash(&url));
-                    items.push(Item { url, depth: small(2), redirects: small(3), tries: 0 });
+            // They are read before anything is written to them.
+            changes.open_table(SEEN)?;
+            changes.open_table(PAGES)?;
+            changes.open_table(PAYLOADS)?;
+        }
+        self.changes = Some(changes);
+        Ok(())
+    }
+
+    /// Repeats what the journal tells, as far as the archive has it.
+    fn replay(&mut self, intact: (u32, u64)) -> Result<()> {
+        let path = self.journal_path.clone();
+        let mut reader = BufReader::new(File::open(&path).map_err(Error::io("open", &path))?);
+        let (mut line, mut whole) = (Vec::new(), 0);
+        let mut read = |line: &mut Vec<u8>| {
+            line.clear();
+            reader.read_until(b'\n', line).map_err(Error::io("read", &path))
+        };
+        // A journal of an earlier checkpoint is part of the state already.
+        let mut n = read(&mut line)?;
+        if unseal(&line).is_some_and(|text| text == self.header().as_bytes()) {
+            whole = n as u64;
+            loop {
+                n = read(&mut line)?;
+                // A line that a kill cut short, or a power cut blanked, tells nothing, nor does what is behind it.
+                let entry =
+                    unseal(&line).and_then(|text| serde_json::from_slice::<Entry>(text).ok());
+                let Some(entry) = entry else { break };
+                let end = entry.done.as_ref().and_then(|(_, _, outcome)| outcome.archived);
+                if end.is_some_and(|end| end > intact) {
+                    break;
                 }
-                Some("=") => {
-                    self.progress.fetched += 1;
-                    self.progress.bytes += number(4);
-                    done.insert(hash(&url));
-                }
-                _ => {
-                    let reason = entry[2].as_str().unwrap_or("unknown").to_owned();
-                    *self.progress.errors.entry(reason).or_default() += 1;
-                    done.insert(hash(&url));
-                }
+                whole += n as u64;
+                self.apply(entry).map_err(refuse(&self.folder))?;
             }
         }
-        // A line that a kill cut short tells nothing.
         self.journal.set_len(whole).map_err(Error::io("cut", &path))?;
-        for item in items.into_iter().filter(|item| !done.contains(&hash(&item.url))) {
-            self.queue(item, false);
+        self.journal.seek(SeekFrom::End(0)).map_err(Error::io("seek", &path))?;
+        if whole == 0 {
+            let header = seal(&self.header());
+            self.journal.write_all(&header).map_err(Error::io("write", &path))?;
         }
         Ok(())
     }
 
-    /// Adds a URL unless it was ever found before.
-    pub(super) fn add(&mut self, item: Item) -> Result<()> {
-        if self.seen.insert(hash(&item.url)) {
-            self.write(&json!(["+", item.url.as_str(), item.depth, item.redirects]))?;
-            self.queue(item, false);
-        }
-        Ok(())
+    fn header(&self) -> String {
+        format!("crawl journal 2 after checkpoint {}", self.checkpoint)
     }
 
-    /// Puts an item back at the head of its host's queue.
-    pub(super) fn retry(&mut self, item: Item) {
-        self.queue(item, true);
+    /// Adds the URLs that were never found before; returns the hosts that have new ones.
+    pub(super) fn add(&mut self, found: Vec<Found>) -> Result<BTreeSet<u32>> {
+        self.write(Entry { found, ..Entry::default() })
     }
 
-    fn queue(&mut self, item: Item, is_first: bool) {
+    /// Puts an item back at the head of its host's queue, for another try.
+    pub(super) fn retry(&mut self, mut item: Item) {
+        item.tries += 1;
         self.progress.queued += 1;
-        let host = item.url.origin().ascii_serialization();
-        let index = *self.index.entry(host.clone()).or_insert_with(|| {
-            self.hosts.push((host, VecDeque::new()));
-            self.hosts.len() - 1
-        });
-        let queue = &mut self.hosts[index].1;
-        if is_first { queue.push_front(item) } else { queue.push_back(item) }
+        let host = &mut self.hosts[item.host as usize];
+        host.queued += 1;
+        host.again.push_back(item);
     }
 
-    /// The hosts, by number: scheme, name and port.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = (usize, &str, usize)> {
-        self.hosts
-            .iter()
-            .enumerate()
-            .map(|(index, (host, queue))| (index, host.as_str(), queue.len()))
-    }
-
-    pub(super) fn take(&mut self, host: usize) -> Option<Item> {
-        let item = self.hosts[host].1.pop_front();
-        self.progress.queued -= u64::from(item.is_some());
-        item
-    }
-
-    /// Notes that `url` is fetched and archived.
-    pub(super) fn done(&mut self, url: &Url, archived: (u32, u64), bytes: u64) -> Result<()> {
-        self.progress.fetched += 1;
-        self.progress.bytes += bytes;
-        self.archived = Some(archived);
-        self.write(&json!(["=", url.as_str(), archived.0, archived.1, bytes]))
-    }
-
-    /// Notes that `url` gave no page; its answer may be archived all the same.
-    pub(super) fn failed(
+    /// Notes what came of `item` and what it led to; returns the hosts that have new URLs.
+    pub(super) fn done(
         &mut self,
-        url: &Url,
-        reason: &str,
-        archived: Option<(u32, u64)>,
-    ) -> Result<()> {
-        *self.progress.errors.entry(reason.to_owned()).or_default() += 1;
-        match archived {
-            Some((segment, end)) => {
-                self.archived = archived;
-                self.write(&json!(["-", url.as_str(), reason, segment, end]))
+        item: &Item,
+        outcome: Outcome,
+        found: Vec<Found>,
+    ) -> Result<BTreeSet<u32>> {
+        let done = Some((item.host, item.number, outcome));
+        self.write(Entry { found, done, rest: None })
+    }
+
+    /// Notes that nothing is to be asked of `host` for `rest_ms`, and how long it rests after each request.
+    pub(super) fn rest(&mut self, host: u32, rest_ms: u64, delay_ms: u64) -> Result<()> {
+        let known = &self.hosts[host as usize];
+        if rest_ms == 0 && delay_ms == known.delay_ms && known.ready_at_ms <= now_ms() {
+            return Ok(());
+        }
+        let rest = Some((host, now_ms().saturating_add(rest_ms), delay_ms));
+        self.write(Entry { rest, ..Entry::default() }).map(drop)
+    }
+
+    /// Milliseconds that `host` is to rest from now on, as a process that does not know when it was last asked.
+    pub(super) fn rest_ms(&self, host: u32, rest_ms_max: u64) -> u64 {
+        let host = &self.hosts[host as usize];
+        host.ready_at_ms.saturating_sub(now_ms()).min(rest_ms_max).max(host.delay_ms)
+    }
+
+    /// How many hosts were found; they are numbered from 0.
+    pub(super) fn n_hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Scheme, name and port of `host`.
+    pub(super) fn origin(&self, host: u32) -> &str {
+        &self.hosts[host as usize].origin
+    }
+
+    /// How many URLs of `host` wait.
+    pub(super) fn queued(&self, host: u32) -> u64 {
+        self.hosts[host as usize].queued
+    }
+
+    /// How many pages `host` gave.
+    pub(super) fn pages(&self, host: u32) -> u64 {
+        self.hosts[host as usize].pages
+    }
+
+    /// Takes the next URL of `host`; it stays in the queue on disk until it is done.
+    pub(super) fn take(&mut self, host: u32) -> Result<Option<Item>> {
+        let number = host;
+        let next = match self.hosts[host as usize].again.pop_front() {
+            Some(item) => Some(item),
+            None => self.next_of(host).map_err(refuse(&self.folder))?,
+        };
+        if let Some(item) = &next {
+            let host = &mut self.hosts[number as usize];
+            host.queued -= 1;
+            self.progress.queued -= 1;
+            host.cursor = host.cursor.max(Some(item.number));
+        }
+        Ok(next)
+    }
+
+    fn next_of(&self, host: u32) -> Result<Option<Item>, redb::Error> {
+        let from = self.hosts[host as usize].cursor.map_or(0, |cursor| cursor + 1);
+        let queue = self.changes().open_table(QUEUE)?;
+        let Some(entry) = queue.range((host, from)..=(host, u64::MAX))?.next() else {
+            return Ok(None);
+        };
+        let (key, value) = entry?;
+        let (depth, redirects, is_sitemap, url) = value.value();
+        let url = Url::parse(url).expect("it was written as a URL");
+        let number = key.value().1;
+        Ok(Some(Item { url, depth, redirects, is_sitemap, tries: 0, host, number }))
+    }
+
+    /// What the last visit to `url` knew.
+    pub(super) fn page(&self, url: &Url) -> Result<Option<Page>> {
+        let find = || -> Result<Option<Page>, redb::Error> {
+            let pages = self.changes().open_table(PAGES)?;
+            let page = pages.get(hash(url))?;
+            Ok(page.and_then(|page| serde_json::from_str(page.value()).ok()))
+        };
+        find().map_err(refuse(&self.folder))
+    }
+
+    /// URL and date of the response record that holds a payload.
+    pub(super) fn payload(&self, digest: &str) -> Result<Option<(String, String)>> {
+        let find = || -> Result<Option<(String, String)>, redb::Error> {
+            let payloads = self.changes().open_table(PAYLOADS)?;
+            let found = payloads.get(digest)?;
+            Ok(found.map(|found| {
+                let (url, date) = found.value();
+                (url.to_owned(), date.to_owned())
+            }))
+        };
+        find().map_err(refuse(&self.folder))
+    }
+
+    /// Begins a new visit: every page of the last one waits again; of the rest only pages and payloads are remembered.
+    pub(super) fn revisit(&mut self) -> Result<()> {
+        let forget = || -> Result<(), redb::Error> {
+            let changes = self.changes();
+            changes.open_table(SEEN)?.retain(|_, ()| false)?;
+            changes.open_table(QUEUE)?.retain(|_, _| false)?;
+            Ok(changes.open_table(ERRORS)?.retain(|_, _| false)?)
+        };
+        forget().map_err(refuse(&self.folder))?;
+        for host in &mut self.hosts {
+            (host.queued, host.cursor, host.pages) = (0, None, 0);
+            host.again.clear();
+        }
+        self.changed.extend(0..small(self.hosts.len()));
+        self.progress = Progress::default();
+        // Without the journal: a kill before the commit leaves the last visit as it was.
+        let mut last = None;
+        loop {
+            let (found, next) = self.known_pages(last).map_err(refuse(&self.folder))?;
+            if found.is_empty() {
+                return self.commit();
             }
-            None => self.write(&json!(["-", url.as_str(), reason])),
+            self.apply(Entry { found, ..Entry::default() }).map_err(refuse(&self.folder))?;
+            last = next;
         }
     }
 
-    pub(super) fn sync(&self) -> Result<()> {
-        self.journal.sync_all().map_err(Error::io("sync", &self.path))
+    /// Returns some pages of the last visit behind the one whose URL has the hash `after`, and the last one's hash.
+    fn known_pages(&self, after: Option<u128>) -> Result<(Vec<Found>, Option<u128>), redb::Error> {
+        let from = after.map_or(0, |hash| hash.saturating_add(1));
+        let (mut found, mut last) = (Vec::new(), None);
+        for entry in self.changes().open_table(PAGES)?.range(from..)?.take(1024) {
+            let (hash, page) = entry?;
+            let page: Page = serde_json::from_str(page.value()).expect("it was written as a page");
+            let url = Url::parse(&page.url).expect("it was written as a URL");
+            found.push(Found { url, depth: page.depth, redirects: 0, is_sitemap: false });
+            last = Some(hash.value());
+        }
+        Ok((found, last))
     }
 
-    fn write(&mut self, entry: &Value) -> Result<()> {
-        let line = format!("{entry}\n");
-        self.journal.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
+    /// Writes what changed in the journal, after it is applied: a kill between the two loses both.
+    fn write(&mut self, entry: Entry) -> Result<BTreeSet<u32>> {
+        let rest = entry.rest;
+        let done = entry.done.clone();
+        let (found, hosts) = self.apply(entry).map_err(refuse(&self.folder))?;
+        if found.is_empty() && done.is_none() && rest.is_none() {
+            return Ok(hosts);
+        }
+        let line = serde_json::to_string(&Entry { found, done, rest })
+            .expect("an entry has no keys but strings");
+        self.journal.write_all(&seal(&line)).map_err(Error::io("write", &self.journal_path))?;
+        Ok(hosts)
+    }
+
+    /// Changes the state by `entry`; returns the URLs of it that are new, and their hosts.
+    fn apply(&mut self, entry: Entry) -> Result<(Vec<Found>, BTreeSet<u32>), redb::Error> {
+        let changes = self.changes.take().expect("begun before");
+        self.has_changes = true;
+        let mut new = Vec::new();
+        let mut hosts = BTreeSet::new();
+        {
+            let mut seen = changes.open_table(SEEN)?;
+            let mut queue = changes.open_table(QUEUE)?;
+            for found in entry.found {
+                if seen.insert(hash(&found.url), ())?.is_some() {
+                    continue;
+                }
+                let host = self.host(&found.url);
+                let value = (found.depth, found.redirects, found.is_sitemap, found.url.as_str());
+                queue.insert((host, self.next_number), value)?;
+                self.next_number += 1;
+                self.hosts[host as usize].queued += 1;
+                self.progress.queued += 1;
+                hosts.insert(host);
+                new.push(found);
+            }
+            if let Some((host, number, outcome)) = entry.done {
+                queue.remove((host, number))?;
+                self.count(host, number, &outcome);
+                if let Some(page) = &outcome.page {
+                    let text = serde_json::to_string(page).expect("a page is made of strings");
+                    changes.open_table(PAGES)?.insert(xxh3_128(page.url.as_bytes()), &*text)?;
+                    if outcome.bytes > 0 {
+                        let mut payloads = changes.open_table(PAYLOADS)?;
+                        if payloads.get(&*page.digest)?.is_none() {
+                            payloads.insert(&*page.digest, (&*page.url, &*page.date))?;
+                        }
+                    }
+                }
+            }
+        }
+        if let Some((host, ready_at_ms, delay_ms)) = entry.rest {
+            let number = host;
+            let host = &mut self.hosts[host as usize];
+            (host.ready_at_ms, host.delay_ms) = (ready_at_ms, delay_ms);
+            self.changed.insert(number);
+        }
+        self.changes = Some(changes);
+        Ok((new, hosts))
+    }
+
+    fn count(&mut self, number: u32, item: u64, outcome: &Outcome) {
+        self.archived = outcome.archived.or(self.archived);
+        let host = &mut self.hosts[number as usize];
+        if host.cursor < Some(item) {
+            // Only in a journal that is read again: the item was not taken by this process.
+            host.queued -= 1;
+            self.progress.queued -= 1;
+        }
+        match &outcome.reason {
+            Some(reason) => {
+                *self.progress.errors.entry(reason.clone()).or_default() += 1;
+            }
+            None => {
+                self.progress.fetched += 1;
+                self.progress.bytes += outcome.bytes;
+                host.pages += 1;
+                self.changed.insert(number);
+            }
+        }
+    }
+
+    /// Returns the number of the host of `url`.
+    fn host(&mut self, url: &Url) -> u32 {
+        let origin = url.origin().ascii_serialization();
+        if let Some(&host) = self.index.get(&origin) {
+            return host;
+        }
+        let host = small(self.hosts.len());
+        self.index.insert(origin.clone(), host);
+        self.hosts.push(Host { origin, ..Host::default() });
+        self.changed.insert(host);
+        host
+    }
+
+    /// Whether something happened since the last checkpoint.
+    pub(super) fn has_changes(&self) -> bool {
+        self.has_changes
+    }
+
+    /// Makes everything so far durable; what the archive has of it must be already.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        self.checkpoint += 1;
+        self.save().map_err(refuse(&self.folder))?;
+        self.begin()?;
+        self.has_changes = false;
+        let header = seal(&self.header());
+        let path = &self.journal_path;
+        self.journal.set_len(0).map_err(Error::io("cut", path))?;
+        self.journal.rewind().map_err(Error::io("seek", path))?;
+        self.journal.write_all(&header).map_err(Error::io("write", path))
+    }
+
+    fn save(&mut self) -> Result<(), redb::Error> {
+        let changes = self.changes.take().expect("begun before");
+        {
+            let mut hosts = changes.open_table(HOSTS)?;
+            for number in std::mem::take(&mut self.changed) {
+                let host = &self.hosts[number as usize];
+                let value = (&*host.origin, host.ready_at_ms, host.delay_ms, host.pages);
+                hosts.insert(number, value)?;
+            }
+            let mut errors = changes.open_table(ERRORS)?;
+            for (reason, n) in &self.progress.errors {
+                errors.insert(&**reason, n)?;
+            }
+            let mut numbers = changes.open_table(NUMBERS)?;
+            let archived =
+                self.archived.map(|(segment, end)| [("segment", segment.into()), ("end", end)]);
+            let counts = [
+                ("checkpoint", self.checkpoint),
+                ("next_number", self.next_number),
+                ("fetched", self.progress.fetched),
+                ("bytes", self.progress.bytes),
+            ];
+            for (name, value) in counts.into_iter().chain(archived.into_iter().flatten()) {
+                numbers.insert(name, value)?;
+            }
+        }
+        Ok(changes.commit()?)
     }
 }
 
+fn refuse<E: Display>(folder: &Path) -> impl FnOnce(E) -> Error + use<E> {
+    let what = format!("with the state in `{}`", folder.join("crawl.redb").display());
+    move |error| Error::Crawl { what, why: error.to_string() }
+}
+
+fn small(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn hash(url: &Url) -> u128 {
-    xxhash_rust::xxh3::xxh3_128(url.as_str().as_bytes())
+    xxh3_128(url.as_str().as_bytes())
+}
+
+/// Writes `text` as a line with its checksum.
+fn seal(text: &str) -> Vec<u8> {
+    format!("{:016x} {text}\n", xxh3_64(text.as_bytes())).into_bytes()
+}
+
+/// Returns the text of a line that is whole.
+fn unseal(line: &[u8]) -> Option<&[u8]> {
+    let (sum, rest) = line.split_at_checked(SUM_BYTES)?;
+    let text = rest.strip_prefix(b" ")?.strip_suffix(b"\n")?;
+    (format!("{:016x}", xxh3_64(text)).as_bytes() == sum).then_some(text)
 }

@@ -1,8 +1,9 @@
 //! Fetches the web into WARC files.
 //!
 //! [`run`] follows links from the seeds as far as the scope, the limits and each host's robots.txt allow, politely: one open
-//! request per host with a delay between them. It writes finished segments `<name>-00000.warc.gz`, which the `warc` source
-//! reads, and a journal, from which the next run goes on where this one stopped, however it stopped.
+//! request per host with a delay between them, and a few per registered domain. It writes finished segments
+//! `crawl-00000.warc.gz`, which the `warc` source reads, an index of each (`crawl-00000.cdxj`), and its state, from which the
+//! next run goes on where this one stopped, however it stopped.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,9 +18,11 @@ mod address;
 mod archive;
 mod fetch;
 mod frontier;
+mod index;
 mod links;
 pub mod robots;
 mod scope;
+mod sitemap;
 mod worker;
 
 /// What to crawl, how far and how gently.
@@ -28,7 +31,14 @@ mod worker;
 pub struct CrawlConfig {
     /// Where to start: absolute `http` or `https` URLs.
     pub seeds: Vec<String>,
-    /// Folder of the segments and the journal.
+    /// Sitemaps and feeds (RSS, Atom, JSON) whose pages are fetched as far as they are in scope.
+    pub sitemaps: Vec<String>,
+    /// Whether the sitemaps that a robots.txt names are read, too.
+    pub follow_sitemaps: bool,
+    /// Whether a crawl that is complete is made again: every page is asked for if it changed, and what did not is a
+    /// `revisit` record.
+    pub recrawl: bool,
+    /// Folder of the segments and the state.
     pub output: PathBuf,
     /// Which links are followed.
     pub scope: Scope,
@@ -36,10 +46,14 @@ pub struct CrawlConfig {
     pub hosts: Vec<String>,
     /// Pages fetched, at most.
     pub max_pages: u64,
+    /// Pages fetched from one host, at most.
+    pub max_pages_per_host: Option<u64>,
     /// Links between a seed and a page, at most. Heritrix: 20.
     pub max_depth: u32,
     /// Open requests to one host, at most. With 1 and one host the order is always the same.
     pub per_host: usize,
+    /// Open requests to the hosts of one registered domain (public suffix list), at most.
+    pub per_domain: usize,
     /// Open requests in all, at most.
     pub concurrency: usize,
     /// Seconds between the end of a request and the next one to the same host. Heritrix: 3, Nutch: 5, StormCrawler: 1.
@@ -74,12 +88,17 @@ impl Default for CrawlConfig {
     fn default() -> Self {
         Self {
             seeds: Vec::new(),
+            sitemaps: Vec::new(),
+            follow_sitemaps: true,
+            recrawl: false,
             output: PathBuf::from("raw"),
             scope: Scope::Host,
             hosts: Vec::new(),
             max_pages: 10_000,
+            max_pages_per_host: None,
             max_depth: 20,
             per_host: 1,
+            per_domain: 4,
             concurrency: 64,
             delay_seconds: 1.0,
             max_crawl_delay_seconds: 30.0,
@@ -102,7 +121,7 @@ impl Default for CrawlConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Those to the host and port of a seed.
+    /// Those to the host and port of a seed or a sitemap of [`CrawlConfig::sitemaps`].
     #[default]
     Host,
     /// Those that begin with the folder of a seed.
@@ -150,7 +169,7 @@ pub struct Progress {
 /// What a crawl left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CrawlSummary {
-    /// The counts at the end, those of earlier runs on the same journal included.
+    /// The counts at the end, those of earlier runs of the same visit included.
     pub progress: Progress,
     /// Finished segments of this and earlier runs, in order.
     pub segments: Vec<PathBuf>,
@@ -163,7 +182,7 @@ pub struct CrawlSummary {
 /// `progress` is called after every URL. Blocks; runs its own threads for waiting.
 ///
 /// # Errors
-/// [`Error::Config`] for settings that cannot work, [`Error::Crawl`] and [`Error::Io`] when the journal or a segment cannot be
+/// [`Error::Config`] for settings that cannot work, [`Error::Crawl`] and [`Error::Io`] when the state or a segment cannot be
 /// written. A page that cannot be fetched is counted in [`Progress::errors`].
 pub fn run(
     config: &CrawlConfig,
@@ -181,12 +200,14 @@ pub fn run(
 
 fn check(config: &CrawlConfig) -> Result<()> {
     let refuse = |message: String| Err(Error::Config { name: "crawl".to_owned(), message });
-    if config.seeds.is_empty() {
+    if config.seeds.is_empty() && config.sitemaps.is_empty() {
         return refuse("`seeds` is empty\nhint: name at least one URL to start from".to_owned());
     }
     let counts = [
         ("max_pages", config.max_pages),
+        ("max_pages_per_host", config.max_pages_per_host.unwrap_or(1)),
         ("per_host", config.per_host as u64),
+        ("per_domain", config.per_domain as u64),
         ("concurrency", config.concurrency as u64),
         ("max_body_bytes", config.max_body_bytes),
         ("max_tries", u64::from(config.max_tries)),

@@ -5,6 +5,8 @@
 
 /// Bytes of a robots.txt that are read; the RFC asks for at least 500 KiB.
 pub const BYTES_MAX: usize = 1 << 20;
+/// Sitemaps of a host that count.
+const SITEMAPS_MAX: usize = 1000;
 /// Bytes of a line that count.
 const LINE_BYTES_MAX: usize = 2083 * 8 - 1;
 
@@ -15,6 +17,7 @@ pub struct Robots {
     general: Vec<Rule>,
     is_named: bool,
     crawl_delay: Option<f64>,
+    sitemaps: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +71,11 @@ impl Robots {
                         general_delay = seconds.into_iter().chain(general_delay).reduce(f64::max);
                     }
                 }
+                Key::Sitemap => {
+                    if robots.sitemaps.len() < SITEMAPS_MAX {
+                        robots.sitemaps.push(String::from_utf8_lossy(value).into_owned());
+                    }
+                }
                 Key::Other => {}
             }
         }
@@ -100,6 +108,12 @@ impl Robots {
         self.is_named || longest(&self.general, true) >= longest(&self.general, false)
     }
 
+    /// The sitemaps that the host names, for every crawler, as they stand there.
+    #[must_use]
+    pub fn sitemaps(&self) -> &[String] {
+        &self.sitemaps
+    }
+
     /// Seconds that the host asks for between requests.
     #[must_use]
     pub fn crawl_delay(&self) -> Option<f64> {
@@ -123,6 +137,7 @@ enum Key {
     Allow,
     Disallow,
     CrawlDelay,
+    Sitemap,
     Other,
 }
 
@@ -142,6 +157,8 @@ impl Key {
             Self::Disallow
         } else if starts(&"crawl-delay") {
             Self::CrawlDelay
+        } else if starts(&"sitemap") || starts(&"site-map") {
+            Self::Sitemap
         } else {
             Self::Other
         }
@@ -323,5 +340,12 @@ mod tests {
         assert_eq!(Robots::new(text, "a").crawl_delay(), Some(2.5));
         assert_eq!(Robots::new(text, "b").crawl_delay(), Some(9.0));
         assert!(!Robots::none().allows("http://x/"));
+    }
+
+    #[test]
+    fn names_sitemaps_wherever_they_stand() {
+        // From the sitemap example of google/robotstxt's tests, where a sitemap ends no group.
+        let text = b"sitemap: http://x/a\nuser-agent: a\nSite-Map: http://x/b\ndisallow: /\n";
+        assert_eq!(Robots::new(text, "b").sitemaps(), ["http://x/a", "http://x/b"]);
     }
 }

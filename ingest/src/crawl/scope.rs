@@ -49,6 +49,7 @@ fn find_ignoring_case(text: &str, lower: &str) -> Option<usize> {
 #[derive(Debug)]
 pub(super) struct Boundary {
     seeds: Vec<Url>,
+    sitemaps: Vec<Url>,
     scope: Scope,
     hosts: Vec<String>,
     allow_private: bool,
@@ -57,8 +58,7 @@ pub(super) struct Boundary {
 impl Boundary {
     pub(super) fn new(config: &CrawlConfig) -> Result<Self> {
         let refuse = |seed: &str, why: String| Error::Crawl { what: format!("`{seed}`"), why };
-        let mut seeds = Vec::new();
-        for seed in &config.seeds {
+        let read = |seed: &String| {
             let url = Url::parse(seed).map_err(|error| refuse(seed, error.to_string()))?;
             if let Some(why) = address::refuse(&url, config.allow_private) {
                 let why = format!(
@@ -66,10 +66,24 @@ impl Boundary {
                 );
                 return Err(refuse(seed, why));
             }
-            seeds.push(canonical(url));
-        }
-        let hosts = config.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Ok(Self { seeds, scope: config.scope, hosts, allow_private: config.allow_private })
+            Ok(canonical(url))
+        };
+        Ok(Self {
+            seeds: config.seeds.iter().map(read).collect::<Result<_>>()?,
+            sitemaps: config.sitemaps.iter().map(read).collect::<Result<_>>()?,
+            scope: config.scope,
+            hosts: config.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            allow_private: config.allow_private,
+        })
+    }
+
+    pub(super) fn sitemaps(&self) -> &[Url] {
+        &self.sitemaps
+    }
+
+    /// Whether a sitemap may be fetched; it may lie on another host than its pages.
+    pub(super) fn holds_sitemap(&self, url: &Url) -> bool {
+        address::refuse(url, self.allow_private).is_none() && url.as_str().len() <= URL_BYTES_MAX
     }
 
     pub(super) fn seeds(&self) -> &[Url] {
@@ -82,7 +96,7 @@ impl Boundary {
             return false;
         }
         match self.scope {
-            Scope::Host => self.seeds.iter().any(|seed| {
+            Scope::Host => self.seeds.iter().chain(&self.sitemaps).any(|seed| {
                 seed.host() == url.host()
                     && seed.port_or_known_default() == url.port_or_known_default()
             }),

@@ -1,39 +1,56 @@
 //! The crawl itself: one task that gives out requests host by host and files their answers in order of arrival.
 
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use reqwest::Client;
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED};
 use tokio::time::Instant;
 use url::Url;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::archive::{self, Archive};
+use super::archive::{self, Archive, Profile, Revisit};
 use super::fetch::{self, Answer};
-use super::frontier::{Frontier, Item};
+use super::frontier::{Found, Frontier, Item, Outcome, Page};
 use super::links::links;
 use super::robots::Robots;
 use super::scope::{Boundary, canonical};
-use super::{CancelFlag, CrawlConfig, CrawlSummary, Progress};
+use super::{CancelFlag, CrawlConfig, CrawlSummary, Progress, sitemap};
 use crate::Result;
 
 /// How often a wait is broken to see whether someone asked to stop.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
+/// How often what was fetched is made durable.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long rules are believed (RFC 9309, 2.4).
 const ROBOTS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Hosts whose rules are kept in memory, at most.
+const ROBOTS_MAX: usize = 10_000;
 
 /// What is known of a host.
-#[derive(Default)]
 struct Host {
+    domain: usize,
     open: usize,
-    ready_at: Option<Instant>,
+    ready_at: Instant,
+    /// Its place in the line of hosts that wait.
+    waits_until: Option<Instant>,
     robots: Option<(Robots, Instant)>,
 }
 
+/// The hosts of one registered domain.
+#[derive(Default)]
+struct Domain {
+    open: usize,
+    /// Hosts that wait until a request to another one ends.
+    waiting: BTreeSet<u32>,
+}
+
 enum Event {
-    Robots(usize, Robots),
-    Page(usize, Item, Result<Box<Answer>, &'static str>),
+    Robots(u32, Robots),
+    Page(u32, Item, Option<Page>, Result<Box<Answer>, &'static str>),
 }
 
 struct Crawl<'a> {
@@ -43,6 +60,12 @@ struct Crawl<'a> {
     archive: Archive,
     client: Client,
     hosts: Vec<Host>,
+    domains: Vec<Domain>,
+    domain_index: HashMap<String, usize>,
+    /// Hosts that have URLs and room for a request, by the time when they are ready.
+    line: BTreeSet<(Instant, u32)>,
+    /// Hosts whose rules are known, in the order in which they were read.
+    known: VecDeque<u32>,
     open: FuturesUnordered<BoxFuture<'a, Event>>,
 }
 
@@ -51,21 +74,8 @@ pub(super) async fn crawl(
     mut progress: impl FnMut(&Progress),
     stop: &CancelFlag,
 ) -> Result<CrawlSummary> {
-    let boundary = Boundary::new(config)?;
-    let mut frontier = Frontier::open(&config.output, archive::unfinished(&config.output)?)?;
-    for url in boundary.seeds() {
-        frontier.add(Item { url: url.clone(), depth: 0, redirects: 0, tries: 0 })?;
-    }
-    let archive = Archive::open(&config.output, frontier.archived, config)?;
-    let mut crawl = Crawl {
-        client: fetch::client(config)?,
-        hosts: Vec::new(),
-        open: FuturesUnordered::new(),
-        config,
-        boundary,
-        frontier,
-        archive,
-    };
+    let mut crawl = Crawl::open(config)?;
+    let mut commit_at = Instant::now() + COMMIT_INTERVAL;
     loop {
         let wake_at = crawl.hand_out(stop)?;
         if crawl.open.is_empty() && (wake_at.is_none() || stop.is_cancelled()) {
@@ -80,9 +90,13 @@ pub(super) async fn crawl(
             }
             () = tokio::time::sleep_until(until) => {}
         }
+        if Instant::now() >= commit_at || crawl.archive.is_full() {
+            crawl.commit()?;
+            commit_at = Instant::now() + COMMIT_INTERVAL;
+        }
     }
+    crawl.commit()?;
     crawl.archive.finish()?;
-    crawl.frontier.sync()?;
     Ok(CrawlSummary {
         is_complete: crawl.frontier.progress.queued == 0,
         progress: crawl.frontier.progress,
@@ -90,36 +104,117 @@ pub(super) async fn crawl(
     })
 }
 
-impl Crawl<'_> {
+impl<'a> Crawl<'a> {
+    /// Goes on where earlier runs stopped, or begins.
+    fn open(config: &'a CrawlConfig) -> Result<Self> {
+        let boundary = Boundary::new(config)?;
+        let folder = &config.output;
+        let mut frontier = Frontier::open(folder, |known| archive::intact(folder, known))?;
+        let archive = Archive::open(folder, frontier.archived, config)?;
+        let before = frontier.n_hosts();
+        if config.recrawl && frontier.progress.queued == 0 && frontier.progress.fetched > 0 {
+            frontier.revisit()?;
+        }
+        let start =
+            |url: &Url, is_sitemap| Found { url: url.clone(), depth: 0, redirects: 0, is_sitemap };
+        let seeds = boundary.seeds().iter().map(|url| start(url, false));
+        let sitemaps = boundary.sitemaps().iter().map(|url| start(url, true));
+        frontier.add(seeds.chain(sitemaps).collect())?;
+        let mut crawl = Self {
+            client: fetch::client(config)?,
+            hosts: Vec::new(),
+            domains: Vec::new(),
+            domain_index: HashMap::new(),
+            line: BTreeSet::new(),
+            known: VecDeque::new(),
+            open: FuturesUnordered::new(),
+            config,
+            boundary,
+            frontier,
+            archive,
+        };
+        crawl.meet_hosts();
+        // An earlier process may have asked these a moment ago.
+        let now = Instant::now();
+        for host in 0..before {
+            let number = u32::try_from(host).unwrap_or(u32::MAX);
+            let rest_ms = crawl.frontier.rest_ms(number, milliseconds(config.max_retry_seconds));
+            crawl.hosts[host].ready_at =
+                now + Duration::from_millis(rest_ms.max(milliseconds(config.delay_seconds)));
+        }
+        for host in 0..crawl.hosts.len() {
+            crawl.stand_in_line(u32::try_from(host).unwrap_or(u32::MAX));
+        }
+        Ok(crawl)
+    }
+
+    /// Makes what was fetched durable: first the archive, then the state that tells of it.
+    fn commit(&mut self) -> Result<()> {
+        if self.frontier.has_changes() {
+            self.archive.sync()?;
+            self.frontier.commit()?;
+        }
+        if self.archive.is_full() {
+            self.archive.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Describes hosts that the frontier has and the crawl does not know yet.
+    fn meet_hosts(&mut self) {
+        for number in self.hosts.len()..self.frontier.n_hosts() {
+            let origin = self.frontier.origin(u32::try_from(number).unwrap_or(u32::MAX));
+            let name = Url::parse(origin).ok().and_then(|url| url.host_str().map(str::to_owned));
+            let name = name.unwrap_or_else(|| origin.to_owned());
+            let domain = registered_domain(&name).to_owned();
+            let domain = *self.domain_index.entry(domain).or_insert_with(|| {
+                self.domains.push(Domain::default());
+                self.domains.len() - 1
+            });
+            self.hosts.push(Host {
+                domain,
+                open: 0,
+                ready_at: Instant::now(),
+                waits_until: None,
+                robots: None,
+            });
+        }
+    }
+
+    /// Puts a host in line if it has something to ask and room for it.
+    fn stand_in_line(&mut self, number: u32) {
+        let queued = self.frontier.queued(number);
+        let host = &mut self.hosts[number as usize];
+        if queued > 0 && host.open < self.config.per_host && host.waits_until.is_none() {
+            host.waits_until = Some(host.ready_at);
+            self.line.insert((host.ready_at, number));
+        }
+    }
+
     /// Opens requests to every host that is ready. Returns when the next host will be, `None` when none is waiting.
     fn hand_out(&mut self, stop: &CancelFlag) -> Result<Option<Instant>> {
         let now = Instant::now();
-        let mut wake_at: Option<Instant> = None;
-        let waiting: Vec<(usize, String)> = self
-            .frontier
-            .hosts()
-            .filter(|(_, _, queued)| *queued > 0)
-            .map(|(host, name, _)| (host, name.to_owned()))
-            .collect();
-        for (host, name) in waiting {
-            if self.hosts.len() <= host {
-                self.hosts.resize_with(host + 1, Host::default);
+        while self.open.len() < self.config.concurrency && self.has_room() && !stop.is_cancelled() {
+            let Some(&(ready_at, number)) = self.line.first() else { return Ok(None) };
+            if ready_at > now {
+                return Ok(Some(ready_at));
             }
-            while self.open.len() < self.config.concurrency
-                && self.has_room()
-                && !stop.is_cancelled()
-                && self.hosts[host].open < self.config.per_host
-            {
-                if let Some(ready_at) = self.hosts[host].ready_at.filter(|at| *at > now) {
-                    wake_at = Some(wake_at.map_or(ready_at, |wake_at| wake_at.min(ready_at)));
-                    break;
-                }
-                if !self.open_one(host, &name, now)? {
-                    break;
-                }
+            self.line.remove(&(ready_at, number));
+            let host = &mut self.hosts[number as usize];
+            host.waits_until = None;
+            if host.ready_at > now {
+                // Another request to it has ended since it stood in line.
+                self.stand_in_line(number);
+                continue;
+            }
+            let domain = &mut self.domains[host.domain];
+            if domain.open >= self.config.per_domain.max(self.config.per_host) {
+                domain.waiting.insert(number);
+            } else if self.open_one(number, now)? {
+                self.stand_in_line(number);
             }
         }
-        Ok(wake_at)
+        Ok(None)
     }
 
     /// Whether another page fits in the limit.
@@ -128,124 +223,247 @@ impl Crawl<'_> {
     }
 
     /// Opens a request to `host`; `false` when there is nothing to ask it now.
-    fn open_one(&mut self, host: usize, name: &str, now: Instant) -> Result<bool> {
+    fn open_one(&mut self, number: u32, now: Instant) -> Result<bool> {
+        let config = self.config;
+        let host = &self.hosts[number as usize];
         let is_fresh = |at: &Instant| now.duration_since(*at) < ROBOTS_AGE_MAX;
-        let known = self.hosts[host].robots.as_ref().filter(|(_, at)| is_fresh(at));
+        let known = host.robots.as_ref().filter(|(_, at)| is_fresh(at));
         let Some((robots, _)) = known else {
             // Nothing is asked of a host before its rules are known.
-            if self.hosts[host].open > 0 {
+            if host.open > 0 {
                 return Ok(false);
             }
-            if !self.config.obey_robots {
-                self.hosts[host].robots = Some((Robots::default(), now));
+            if !config.obey_robots {
+                self.hosts[number as usize].robots = Some((Robots::default(), now));
                 return Ok(true);
             }
-            let Ok(url) = Url::parse(name) else { return Ok(false) };
-            let (client, config) = (self.client.clone(), self.config);
-            self.hosts[host].open += 1;
-            let robots = async move { fetch::robots(&client, &url, config).await };
-            self.open.push(Box::pin(async move { Event::Robots(host, robots.await) }));
-            return Ok(true);
+            let Ok(url) = Url::parse(self.frontier.origin(number)) else { return Ok(false) };
+            let client = self.client.clone();
+            self.request(number, async move {
+                Event::Robots(number, fetch::robots(&client, &url, config).await)
+            });
+            return Ok(false);
         };
-        let is_slow = robots.crawl_delay().is_some_and(|s| s > self.config.max_crawl_delay_seconds);
-        let Some(item) = self.frontier.take(host) else { return Ok(false) };
-        if is_slow {
-            self.frontier.failed(&item.url, "crawl_delay", None)?;
+        let is_slow = robots.crawl_delay().is_some_and(|s| s > config.max_crawl_delay_seconds);
+        let Some(item) = self.frontier.take(number)? else { return Ok(false) };
+        let is_spent = config
+            .max_pages_per_host
+            .is_some_and(|max| self.frontier.pages(number) + host.open as u64 >= max);
+        let refusal = if is_slow {
+            Some("crawl_delay")
         } else if !robots.allows(item.url.as_str()) {
-            self.frontier.failed(&item.url, "robots", None)?;
+            Some("robots")
         } else {
-            let (client, config) = (self.client.clone(), self.config);
-            self.hosts[host].open += 1;
-            self.open.push(Box::pin(async move {
-                let answer = fetch::fetch(&client, item.url.clone(), config).await;
-                Event::Page(host, item, answer.map(Box::new))
-            }));
+            is_spent.then_some("host_budget")
+        };
+        if let Some(reason) = refusal {
+            let outcome = Outcome { reason: Some(reason.to_owned()), ..Outcome::default() };
+            self.frontier.done(&item, outcome, Vec::new())?;
+            return Ok(true);
         }
+        let page = if config.recrawl { self.frontier.page(&item.url)? } else { None };
+        let client = self.client.clone();
+        self.request(number, async move {
+            let answer = fetch::fetch(&client, item.url.clone(), page.as_ref(), config).await;
+            Event::Page(number, item, page, answer.map(Box::new))
+        });
         Ok(true)
+    }
+
+    fn request(&mut self, number: u32, answer: impl Future<Output = Event> + Send + 'a) {
+        let host = &mut self.hosts[number as usize];
+        host.open += 1;
+        self.domains[host.domain].open += 1;
+        self.open.push(Box::pin(answer));
     }
 
     fn file(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Robots(host, robots) => {
-                self.rest(host, 0.0);
-                self.hosts[host].robots = Some((robots, Instant::now()));
-                Ok(())
+            Event::Robots(number, robots) => self.file_robots(number, robots),
+            Event::Page(number, item, page, Ok(answer)) => {
+                self.file_answer(number, item, page, &answer)
             }
-            Event::Page(host, item, Ok(answer)) => self.file_answer(host, item, &answer),
-            Event::Page(host, item, Err(reason)) => {
+            Event::Page(number, item, _, Err(reason)) => {
                 let is_passing = matches!(reason, "timeout" | "connect" | "protocol");
                 if is_passing && item.tries + 1 < self.config.max_tries {
-                    self.rest(host, self.backoff(item.tries));
-                    self.frontier.retry(Item { tries: item.tries + 1, ..item });
-                    return Ok(());
+                    let seconds = self.backoff(&item);
+                    self.frontier.retry(item);
+                    return self.rest(number, seconds);
                 }
-                self.rest(host, 0.0);
-                self.frontier.failed(&item.url, reason, None)
+                let outcome = Outcome { reason: Some(reason.to_owned()), ..Outcome::default() };
+                self.frontier.done(&item, outcome, Vec::new())?;
+                self.rest(number, 0.0)
             }
         }
     }
 
-    fn file_answer(&mut self, host: usize, item: Item, answer: &Answer) -> Result<()> {
+    fn file_robots(&mut self, number: u32, robots: Robots) -> Result<()> {
+        let mut found = Vec::new();
+        if self.config.follow_sitemaps {
+            let urls = robots.sitemaps().iter().filter_map(|url| Url::parse(url).ok());
+            for url in urls.map(canonical).filter(|url| self.boundary.holds_sitemap(url)) {
+                found.push(Found { url, depth: 0, redirects: 0, is_sitemap: true });
+            }
+        }
+        self.hosts[number as usize].robots = Some((robots, Instant::now()));
+        self.known.push_back(number);
+        if self.known.len() > ROBOTS_MAX
+            && let Some(oldest) = self.known.pop_front()
+        {
+            self.hosts[oldest as usize].robots = None;
+        }
+        let hosts = self.frontier.add(found)?;
+        self.queue(hosts);
+        self.rest(number, 0.0)
+    }
+
+    fn file_answer(
+        &mut self,
+        number: u32,
+        item: Item,
+        known: Option<Page>,
+        answer: &Answer,
+    ) -> Result<()> {
         if matches!(answer.status, 429 | 503) && item.tries + 1 < self.config.max_tries {
-            let asked = fetch::retry_after(answer).unwrap_or(0.0);
-            self.rest(host, asked.max(self.backoff(item.tries)));
-            self.frontier.retry(Item { tries: item.tries + 1, ..item });
-            return Ok(());
+            let asked = fetch::retry_after(answer, SystemTime::now());
+            let seconds = asked.unwrap_or_else(|| self.backoff(&item));
+            self.frontier.retry(item);
+            return self.rest(number, seconds);
         }
-        self.rest(host, 0.0);
-        // What a page leads to is journaled before the page itself: a kill between the two finds nothing twice and loses nothing.
+        let found = self.links_of(&item, answer);
+        let outcome = self.archive(&item, known, answer)?;
+        let hosts = self.frontier.done(&item, outcome, found)?;
+        self.queue(hosts);
+        self.rest(number, 0.0)
+    }
+
+    /// What an answer leads to, in scope.
+    fn links_of(&self, item: &Item, answer: &Answer) -> Vec<Found> {
+        let is_held = |url: &Url| self.boundary.holds(url);
+        let depth = item.depth + 1;
+        let page = |url| Found { url, depth, redirects: 0, is_sitemap: false };
         if (300..400).contains(&answer.status) {
-            if let Some(url) = fetch::location(answer).map(canonical)
-                && item.redirects < self.config.max_redirects
-                && self.boundary.holds(&url)
-            {
-                let redirects = item.redirects + 1;
-                self.frontier.add(Item { url, depth: item.depth, redirects, tries: 0 })?;
-            }
-        } else if answer.status == 200 && item.depth < self.config.max_depth && is_html(answer) {
-            for url in links(&String::from_utf8_lossy(&answer.body), &answer.url) {
-                let url = canonical(url);
-                if self.boundary.holds(&url) {
-                    self.frontier.add(Item {
-                        url,
-                        depth: item.depth + 1,
-                        redirects: 0,
-                        tries: 0,
-                    })?;
-                }
-            }
-        }
-        let archived = self.archive.write(answer)?;
-        if answer.status == 200 {
-            self.frontier.done(&item.url, archived, answer.body.len() as u64)
-        } else {
-            let reason = if (300..400).contains(&answer.status) {
-                "redirect".to_owned()
-            } else {
-                format!("status_{}", answer.status)
+            let target = fetch::location(answer).map(canonical);
+            let is_allowed = |url: &Url| {
+                item.redirects < self.config.max_redirects
+                    && if item.is_sitemap { self.boundary.holds_sitemap(url) } else { is_held(url) }
             };
-            self.frontier.failed(&item.url, &reason, Some(archived))
+            let Item { depth, redirects, is_sitemap, .. } = *item;
+            let found = |url| Found { url, depth, redirects: redirects + 1, is_sitemap };
+            return target.into_iter().filter(is_allowed).map(found).collect();
+        }
+        if answer.status != 200 || item.depth >= self.config.max_depth {
+            return Vec::new();
+        }
+        if item.is_sitemap {
+            let list = sitemap::read(&answer.body, &answer.url);
+            let further = list.sitemaps.into_iter().map(canonical);
+            let further = further.filter(|url| self.boundary.holds_sitemap(url));
+            let further = further.map(|url| Found { is_sitemap: true, ..page(url) });
+            let pages = list.pages.into_iter().map(canonical).filter(is_held).map(page);
+            return further.chain(pages).collect();
+        }
+        if !is_html(answer) {
+            return Vec::new();
+        }
+        let found = links(&String::from_utf8_lossy(&answer.body), &answer.url);
+        found.into_iter().map(canonical).filter(is_held).map(page).collect()
+    }
+
+    /// Writes an answer to the archive: whole, or as a revisit of what is there already.
+    fn archive(&mut self, item: &Item, known: Option<Page>, answer: &Answer) -> Result<Outcome> {
+        let is_unchanged = answer.status == 304;
+        let is_whole = answer.truncated.is_none() && !answer.body.is_empty();
+        let mut digest = archive::digest(&answer.body);
+        let revisit = match (is_unchanged, known) {
+            (true, Some(known)) => {
+                digest = known.digest;
+                let (url, date) = (known.url, known.date);
+                Some(Revisit { profile: Profile::ServerNotModified, url, date })
+            }
+            _ if answer.status == 200 && is_whole => self.frontier.payload(&digest)?.map(|found| {
+                let profile = Profile::IdenticalPayloadDigest;
+                Revisit { profile, url: found.0, date: found.1 }
+            }),
+            _ => None,
+        };
+        let (archived, date) = self.archive.write(answer, &digest, revisit.as_ref())?;
+        let mut outcome = Outcome { archived: Some(archived), ..Outcome::default() };
+        outcome.reason = match answer.status {
+            200 if item.is_sitemap => Some("sitemap".to_owned()),
+            200 => None,
+            304 => Some("not_modified".to_owned()),
+            300..400 => Some("redirect".to_owned()),
+            status => Some(format!("status_{status}")),
+        };
+        if answer.status == 200 && !item.is_sitemap {
+            outcome.bytes = answer.body.len() as u64;
+            let field =
+                |name: HeaderName| answer.headers.get(name)?.to_str().ok().map(str::to_owned);
+            outcome.page = Some(Page {
+                url: answer.url.as_str().to_owned(),
+                depth: item.depth,
+                etag: field(ETAG),
+                last_modified: field(LAST_MODIFIED),
+                digest,
+                date,
+            });
+        }
+        Ok(outcome)
+    }
+
+    /// Puts the hosts that have new URLs in line.
+    fn queue(&mut self, hosts: BTreeSet<u32>) {
+        self.meet_hosts();
+        for host in hosts {
+            self.stand_in_line(host);
         }
     }
 
-    /// Closes a request to `host` and lets it rest: for the delay of the crawl or the host, and for `seconds` at least.
-    fn rest(&mut self, host: usize, seconds: f64) {
-        let host = &mut self.hosts[host];
+    /// Closes a request to a host and lets it rest: for the delay of the crawl or the host, and for `seconds` at least.
+    fn rest(&mut self, number: u32, seconds: f64) -> Result<()> {
+        let host = &mut self.hosts[number as usize];
         host.open -= 1;
         let asked = host.robots.as_ref().and_then(|(robots, _)| robots.crawl_delay());
         let delay = self.config.delay_seconds.max(asked.unwrap_or(0.0));
-        let delay = delay.max(seconds.min(self.config.max_retry_seconds));
-        host.ready_at = Some(Instant::now() + Duration::from_secs_f64(delay));
+        let rest = delay.max(seconds.min(self.config.max_retry_seconds));
+        host.ready_at = Instant::now() + Duration::from_secs_f64(rest);
+        let domain = &mut self.domains[host.domain];
+        domain.open -= 1;
+        let waiting = std::mem::take(&mut domain.waiting);
+        self.frontier.rest(number, milliseconds(rest), milliseconds(delay))?;
+        for host in waiting.into_iter().chain([number]) {
+            self.stand_in_line(host);
+        }
+        Ok(())
     }
 
-    /// Seconds before try number `tries + 2`: doubling from one.
-    fn backoff(&self, tries: u32) -> f64 {
-        f64::from(1_u32 << tries.min(20)).min(self.config.max_retry_seconds)
+    /// Seconds before the next try: doubling from one, and up to half as long again, so that hosts that failed
+    /// together are not asked together.
+    fn backoff(&self, item: &Item) -> f64 {
+        let jitter = xxh3_64(item.url.as_str().as_bytes()) % 1024;
+        let seconds = f64::from(1_u32 << item.tries.min(20)) * (1.0 + jitter as f64 / 2048.0);
+        seconds.min(self.config.max_retry_seconds)
     }
 }
 
+/// Returns the part of a host's name that someone registered; of an address, or a name of one label, all of it.
+pub(super) fn registered_domain(host: &str) -> &str {
+    let is_name = host.parse::<std::net::IpAddr>().is_err() && !host.starts_with('[');
+    psl::domain_str(host).filter(|_| is_name).unwrap_or(host)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "settings are between 0 and 86,400 seconds"
+)]
+fn milliseconds(seconds: f64) -> u64 {
+    (seconds * 1000.0).ceil() as u64
+}
+
 fn is_html(answer: &Answer) -> bool {
-    let content_type = answer.headers.get(reqwest::header::CONTENT_TYPE);
+    let content_type = answer.headers.get(CONTENT_TYPE);
     content_type.is_none_or(|value| {
         let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
         value.starts_with("text/html") || value.starts_with("application/xhtml")

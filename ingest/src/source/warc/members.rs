@@ -12,6 +12,8 @@ use super::lz4::Lz4;
 use crate::source::inflate::{self, Header, header_bytes};
 
 const INPUT_BYTES: usize = 256 << 10;
+/// Bytes of a member that is inflated in one go, at most.
+const WHOLE_BYTES_MAX: usize = 8 << 20;
 /// Inflated bytes of a member that tell what it begins with.
 pub(super) const HEAD_BYTES: usize = 64;
 /// First bytes of a zstd frame. Source: RFC 8878, section 3.1.1.
@@ -40,7 +42,7 @@ pub(super) struct Members {
 }
 
 enum Codec {
-    Gzip { inflater: Decompress, crc: Crc },
+    Gzip(Box<Gzip>),
     Zstd(Box<Decoder<'static>>),
     Lz4(Box<Lz4>),
 }
@@ -53,9 +55,7 @@ impl Members {
         let dictionary = input.dictionary()?;
         while input.pass_skippable()? {}
         let codec = match input.peek(4)? {
-            [0x1f, 0x8b, 8, ..] => {
-                Codec::Gzip { inflater: Decompress::new(false), crc: Crc::new() }
-            }
+            [0x1f, 0x8b, 8, ..] => Codec::Gzip(Box::new(Gzip::new())),
             data if data.starts_with(&ZSTD_MAGIC) => {
                 Codec::Zstd(Box::new(Decoder::with_dictionary(&dictionary)?))
             }
@@ -69,7 +69,7 @@ impl Members {
     /// Reason of a reject whose member is damaged.
     pub(super) fn damage(&self) -> &'static str {
         match self.codec {
-            Codec::Gzip { .. } => "bad_gzip",
+            Codec::Gzip(_) => "bad_gzip",
             Codec::Zstd(_) => "bad_zstd",
             Codec::Lz4(_) => "bad_lz4",
         }
@@ -92,19 +92,12 @@ impl Members {
     /// Begins the member at the current position, behind frames that are to be skipped, and returns where it
     /// starts; `None` when none starts there.
     pub(super) fn begin(&mut self) -> io::Result<Option<u64>> {
-        if !matches!(self.codec, Codec::Gzip { .. }) {
+        if !matches!(self.codec, Codec::Gzip(_)) {
             while self.input.pass_skippable()? {}
         }
         let start = self.position();
         let is_begun = match &mut self.codec {
-            Codec::Gzip { inflater, crc } => {
-                let is_begun = self.input.pass_gzip_header()?;
-                if is_begun {
-                    inflater.reset(false);
-                    crc.reset();
-                }
-                is_begun
-            }
+            Codec::Gzip(gzip) => gzip.begin(&mut self.input)?,
             Codec::Zstd(decoder) => {
                 decoder.reinit()?;
                 self.input.peek(ZSTD_MAGIC.len())?.starts_with(&ZSTD_MAGIC)
@@ -118,7 +111,7 @@ impl Members {
     pub(super) fn inflate(&mut self, output: &mut [u8]) -> io::Result<(usize, Inflated)> {
         assert!(!output.is_empty(), "no room to inflate into");
         match &mut self.codec {
-            Codec::Gzip { inflater, crc } => inflate_gzip(&mut self.input, inflater, crc, output),
+            Codec::Gzip(gzip) => gzip.inflate(&mut self.input, output),
             Codec::Zstd(decoder) => inflate_zstd(&mut self.input, decoder, output),
             Codec::Lz4(lz4) => lz4.inflate(&mut self.input, output),
         }
@@ -140,7 +133,7 @@ impl Members {
         is_wanted: fn(&[u8]) -> bool,
     ) -> io::Result<Option<u64>> {
         let magic: &[u8] = match self.codec {
-            Codec::Gzip { .. } => &inflate::MAGIC,
+            Codec::Gzip(_) => &inflate::MAGIC,
             Codec::Zstd(_) => &ZSTD_MAGIC,
             Codec::Lz4(_) => &Lz4::MAGIC,
         };
@@ -164,36 +157,119 @@ impl Members {
     }
 }
 
-fn inflate_gzip(
-    input: &mut Input,
-    inflater: &mut Decompress,
-    crc: &mut Crc,
-    output: &mut [u8],
-) -> io::Result<(usize, Inflated)> {
-    let mut n = 0;
-    loop {
-        let data = input.peek(1)?;
-        let is_last = data.is_empty();
-        let before = (inflater.total_in(), inflater.total_out());
-        let status = inflater.decompress(data, &mut output[n..], FlushDecompress::None);
-        input.advance(within(inflater.total_in() - before.0));
-        n += within(inflater.total_out() - before.1);
-        match status {
-            Ok(Status::StreamEnd) => {
-                crc.update(&output[..n]);
-                let trailer = [crc.sum().to_le_bytes(), crc.amount().to_le_bytes()].concat();
-                let is_intact = input.peek(8)?.starts_with(&trailer);
-                if is_intact {
-                    input.advance(8);
+/// Inflates members in one go where they lie whole in the buffer, else as streams.
+struct Gzip {
+    inflater: Decompress,
+    crc: Crc,
+    whole: libdeflater::Decompressor,
+    /// The member that was inflated in one go, of which the bytes from `start` to `end` are not handed on yet.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    is_whole: bool,
+    magic: memmem::Finder<'static>,
+}
+
+impl Gzip {
+    fn new() -> Self {
+        Self {
+            inflater: Decompress::new(false),
+            crc: Crc::new(),
+            whole: libdeflater::Decompressor::new(),
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            is_whole: false,
+            magic: memmem::Finder::new(&inflate::MAGIC),
+        }
+    }
+
+    fn begin(&mut self, input: &mut Input) -> io::Result<bool> {
+        if !input.pass_gzip_header()? {
+            return Ok(false);
+        }
+        self.is_whole = self.inflate_whole(input)?;
+        if !self.is_whole {
+            self.inflater.reset(false);
+            self.crc.reset();
+        }
+        Ok(true)
+    }
+
+    /// Inflates the member up to its end, if the next member or the end of the archive is near. `false`, with nothing done,
+    /// when that is not its end after all: the bytes before it must be a whole stream and the sum and length of what it gives.
+    fn inflate_whole(&mut self, input: &mut Input) -> io::Result<bool> {
+        let mut data = input.peek(1)?;
+        let mut next = self.magic.find(data);
+        if next.is_none() {
+            data = input.peek(INPUT_BYTES)?;
+            next = self.magic.find(data);
+        }
+        let is_last = data.len() < INPUT_BYTES;
+        let Some(member) = data.get(..next.unwrap_or(if is_last { data.len() } else { 0 })) else {
+            return Ok(false);
+        };
+        let member_bytes = member.len();
+        let Some((stream, trailer)) = member.split_last_chunk::<8>() else { return Ok(false) };
+        let [a, b, c, d, bytes @ ..] = *trailer;
+        let bytes = usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX);
+        if bytes > WHOLE_BYTES_MAX {
+            return Ok(false);
+        }
+        if self.buffer.len() < bytes {
+            self.buffer.resize(bytes, 0);
+        }
+        let output = &mut self.buffer[..bytes];
+        let is_intact = self.whole.deflate_decompress(stream, output) == Ok(bytes)
+            && libdeflater::crc32(output) == u32::from_le_bytes([a, b, c, d]);
+        if is_intact {
+            input.advance(member_bytes);
+            (self.start, self.end) = (0, bytes);
+        }
+        Ok(is_intact)
+    }
+
+    fn inflate(&mut self, input: &mut Input, output: &mut [u8]) -> io::Result<(usize, Inflated)> {
+        if !self.is_whole {
+            return self.inflate_stream(input, output);
+        }
+        let n = output.len().min(self.end - self.start);
+        output[..n].copy_from_slice(&self.buffer[self.start..self.start + n]);
+        self.start += n;
+        Ok((n, if self.start == self.end { Inflated::End } else { Inflated::More }))
+    }
+
+    fn inflate_stream(
+        &mut self,
+        input: &mut Input,
+        output: &mut [u8],
+    ) -> io::Result<(usize, Inflated)> {
+        let mut n = 0;
+        loop {
+            let data = input.peek(1)?;
+            let is_last = data.is_empty();
+            let before = (self.inflater.total_in(), self.inflater.total_out());
+            let status = self.inflater.decompress(data, &mut output[n..], FlushDecompress::None);
+            input.advance(within(self.inflater.total_in() - before.0));
+            n += within(self.inflater.total_out() - before.1);
+            match status {
+                Ok(Status::StreamEnd) => {
+                    self.crc.update(&output[..n]);
+                    let sums = [self.crc.sum().to_le_bytes(), self.crc.amount().to_le_bytes()];
+                    let trailer = sums.concat();
+                    let is_intact = input.peek(8)?.starts_with(&trailer);
+                    if is_intact {
+                        input.advance(8);
+                    }
+                    return Ok((n, if is_intact { Inflated::End } else { Inflated::Damaged }));
                 }
-                return Ok((n, if is_intact { Inflated::End } else { Inflated::Damaged }));
+                Ok(_) if n == output.len() => {
+                    self.crc.update(output);
+                    return Ok((n, Inflated::More));
+                }
+                Ok(_) if !is_last => {}
+                Ok(_) | Err(_) => return Ok((n, Inflated::Damaged)),
             }
-            Ok(_) if n == output.len() => {
-                crc.update(output);
-                return Ok((n, Inflated::More));
-            }
-            Ok(_) if !is_last => {}
-            Ok(_) | Err(_) => return Ok((n, Inflated::Damaged)),
         }
     }
 }
