@@ -37,6 +37,8 @@ const HOSTS: TableDefinition<'_, u32, (&str, u64, u64, u64)> = TableDefinition::
 const PAGES: TableDefinition<'_, u128, &str> = TableDefinition::new("pages");
 /// SHA-1 of a payload to URL and date of the response record that holds it.
 const PAYLOADS: TableDefinition<'_, &str, (&str, &str)> = TableDefinition::new("payloads");
+/// Host and SHA-1 to how often the host gave that payload.
+const COPIES: TableDefinition<'_, (u32, &str), u64> = TableDefinition::new("copies");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const ERRORS: TableDefinition<'_, &str, u64> = TableDefinition::new("errors");
 
@@ -105,6 +107,16 @@ pub(super) struct Page {
     /// SHA-1 of the payload in base 32, and date of the record.
     pub(super) digest: String,
     pub(super) date: String,
+}
+
+/// A payload that the archive has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Payload {
+    /// URL and date of the response record that holds it.
+    pub(super) url: String,
+    pub(super) date: String,
+    /// How often the host gave it.
+    pub(super) n: u64,
 }
 
 /// A line of the journal.
@@ -240,6 +252,7 @@ impl Frontier {
             changes.open_table(SEEN)?;
             changes.open_table(PAGES)?;
             changes.open_table(PAYLOADS)?;
+            changes.open_table(COPIES)?;
         }
         self.changes = Some(changes);
         Ok(())
@@ -385,15 +398,15 @@ impl Frontier {
         find().map_err(refuse(&self.folder))
     }
 
-    /// URL and date of the response record that holds a payload.
-    pub(super) fn payload(&self, digest: &str) -> Result<Option<(String, String)>> {
-        let find = || -> Result<Option<(String, String)>, redb::Error> {
+    /// What the archive has of a payload that the host of `item` gave.
+    pub(super) fn payload(&self, item: &Item, digest: &str) -> Result<Option<Payload>> {
+        let find = || -> Result<Option<Payload>, redb::Error> {
             let payloads = self.changes().open_table(PAYLOADS)?;
-            let found = payloads.get(digest)?;
-            Ok(found.map(|found| {
-                let (url, date) = found.value();
-                (url.to_owned(), date.to_owned())
-            }))
+            let Some(found) = payloads.get(digest)? else { return Ok(None) };
+            let (url, date) = found.value();
+            let copies = self.changes().open_table(COPIES)?;
+            let n = copies.get((item.host, digest))?.map_or(0, |n| n.value());
+            Ok(Some(Payload { url: url.to_owned(), date: date.to_owned(), n }))
         };
         find().map_err(refuse(&self.folder))
     }
@@ -404,6 +417,7 @@ impl Frontier {
             let changes = self.changes();
             changes.open_table(SEEN)?.retain(|_, ()| false)?;
             changes.open_table(QUEUE)?.retain(|_, _| false)?;
+            changes.open_table(COPIES)?.retain(|_, _| false)?;
             Ok(changes.open_table(ERRORS)?.retain(|_, _| false)?)
         };
         forget().map_err(refuse(&self.folder))?;
@@ -486,6 +500,9 @@ impl Frontier {
                         if payloads.get(&*page.digest)?.is_none() {
                             payloads.insert(&*page.digest, (&*page.url, &*page.date))?;
                         }
+                        let mut copies = changes.open_table(COPIES)?;
+                        let n = copies.get((host, &*page.digest))?.map_or(0, |n| n.value());
+                        copies.insert((host, &*page.digest), n + 1)?;
                     }
                 }
             }

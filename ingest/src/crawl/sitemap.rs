@@ -62,11 +62,9 @@ fn read_xml(text: &str, base: &Url) -> List {
     let (mut field, mut value, mut guid) = (None, String::new(), None);
     while let Ok(event) = reader.read_event() {
         match event {
-            Event::Start(start) | Event::Empty(start) if is_atom_link(&start) => {
-                // Of an entry, the page; of the feed itself, nothing.
-                if is_in_item {
-                    list.pages.extend(href(&start).and_then(|href| join(base, &href)));
-                }
+            // Of an entry, the page; of the feed itself, nothing.
+            Event::Start(start) | Event::Empty(start) if is_in_item && is_atom_link(&start) => {
+                list.pages.extend(href(&start).and_then(|href| join(base, &href)));
             }
             Event::Start(start) => {
                 let name = start.local_name();

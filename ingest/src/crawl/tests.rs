@@ -8,6 +8,8 @@ use std::thread;
 use super::{CancelFlag, CrawlConfig, CrawlSummary, run};
 use crate::source::testing;
 
+mod hostile;
+
 type Log = Arc<Mutex<Vec<String>>>;
 
 /// Serves `respond(path)` on a port of its own, as long as the test runs; returns its URL and the paths that were asked for.

@@ -27,6 +27,9 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long rules are believed (RFC 9309, 2.4).
 const ROBOTS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Pages of a host with the same bytes whose links are followed, at most: one page may lead elsewhere from each folder that it lies in,
+/// and a site that answers every URL with one page leads nowhere.
+const COPIES_MAX: u64 = 10;
 /// Hosts whose rules are kept in memory, at most.
 const ROBOTS_MAX: usize = 10_000;
 
@@ -330,8 +333,9 @@ impl<'a> Crawl<'a> {
             self.frontier.retry(item);
             return self.rest(number, seconds);
         }
-        let found = self.links_of(&item, answer);
-        let outcome = self.archive(&item, known, answer)?;
+        let (outcome, n_copies) = self.archive(&item, known, answer)?;
+        let is_told = n_copies > COPIES_MAX;
+        let found = if is_told { Vec::new() } else { self.links_of(&item, answer) };
         let hosts = self.frontier.done(&item, outcome, found)?;
         self.queue(hosts);
         self.rest(number, 0.0)
@@ -370,21 +374,31 @@ impl<'a> Crawl<'a> {
         found.into_iter().map(canonical).filter(is_held).map(page).collect()
     }
 
-    /// Writes an answer to the archive: whole, or as a revisit of what is there already.
-    fn archive(&mut self, item: &Item, known: Option<Page>, answer: &Answer) -> Result<Outcome> {
+    /// Writes an answer to the archive: whole, or as a revisit of what is there already; says how often its
+    /// payload came before.
+    fn archive(
+        &mut self,
+        item: &Item,
+        known: Option<Page>,
+        answer: &Answer,
+    ) -> Result<(Outcome, u64)> {
         let is_unchanged = answer.status == 304;
         let is_whole = answer.truncated.is_none() && !answer.body.is_empty();
         let mut digest = archive::digest(&answer.body);
+        let mut n_copies = 0;
         let revisit = match (is_unchanged, known) {
             (true, Some(known)) => {
                 digest = known.digest;
                 let (url, date) = (known.url, known.date);
                 Some(Revisit { profile: Profile::ServerNotModified, url, date })
             }
-            _ if answer.status == 200 && is_whole => self.frontier.payload(&digest)?.map(|found| {
-                let profile = Profile::IdenticalPayloadDigest;
-                Revisit { profile, url: found.0, date: found.1 }
-            }),
+            _ if answer.status == 200 && is_whole => {
+                self.frontier.payload(item, &digest)?.map(|found| {
+                    n_copies = found.n;
+                    let profile = Profile::IdenticalPayloadDigest;
+                    Revisit { profile, url: found.url, date: found.date }
+                })
+            }
             _ => None,
         };
         let (archived, date) = self.archive.write(answer, &digest, revisit.as_ref())?;
@@ -409,7 +423,7 @@ impl<'a> Crawl<'a> {
                 date,
             });
         }
-        Ok(outcome)
+        Ok((outcome, n_copies))
     }
 
     /// Puts the hosts that have new URLs in line.

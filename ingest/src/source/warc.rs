@@ -476,9 +476,12 @@ impl Fields {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if let [b' ' | b'\t', ..] = line {
                 if let Some(field) = current {
-                    self.block.push(b' ');
-                    self.block.extend_from_slice(line.trim_ascii());
                     let value: &mut Range<usize> = &mut self.values[field];
+                    // A value may begin on its second line.
+                    if value.start < value.end {
+                        self.block.push(b' ');
+                    }
+                    self.block.extend_from_slice(line.trim_ascii());
                     value.end = self.block.len();
                 }
                 continue;

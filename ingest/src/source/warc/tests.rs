@@ -73,6 +73,53 @@ fn reads_every_archive_that_others_wrote() {
     assert!(n_files > 100);
 }
 
+/// Reasons of rows that no whole record stands behind.
+const DAMAGE: [&str; 5] =
+    ["bad_gzip", "bad_length", "garbage", "header_too_large", "truncated_record"];
+
+#[test]
+fn finds_the_records_that_warcio_finds() {
+    // Made by `scripts/count-warcio.py`.
+    let counts = include_str!("warcio.tsv");
+    let (mut judged, mut equal, mut wrong) = (0, 0, Vec::new());
+    for line in counts.lines() {
+        let [path, n, error] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let Some(file) = testing::data(path) else { return };
+        // An empty line is a record to warcio.
+        if path.ends_with("invalid-warcheaderversion-20.warc") {
+            continue;
+        }
+        let n: usize = n.parse().unwrap();
+        let rows = read(&file);
+        let reasons: Vec<&str> = rows.iter().filter_map(|row| row.reject.as_deref()).collect();
+        let damage = reasons.iter().filter(|reason| DAMAGE.contains(reason)).count();
+        // WAT, which is a record that is no page to the script.
+        let metadata = reasons.iter().filter(|reason| **reason == "metadata").count();
+        let whole = rows.len() - damage - metadata;
+        judged += 1;
+        equal += usize::from(whole == n);
+        // What warcio gives in spite of a wrong or missing length is a row that says so, and warcio stops at damage.
+        let is_right =
+            if damage == 0 && error.is_empty() { whole == n } else { whole + damage >= n };
+        if !is_right {
+            wrong
+                .push(format!("{path}: {whole} whole records, {n} of warcio {error}, {reasons:?}"));
+        }
+    }
+    eprintln!("judged {judged} files, {equal} with as many whole records");
+    assert!(judged > 150 && wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn joins_folded_lines_of_a_header() {
+    // JHOVE's set calls these valid: every value begins on the line after its name.
+    check(
+        "warc/jhove-conformance/valid/valid-warcfile-fields-continuation.warc",
+        &[("continuation", 1)],
+    );
+    check("warc/jhove-conformance/valid/valid-warcfile-utf8.warc", &[("bad_length", 0)]);
+}
+
 /// Checks how many rows of each reason a file of the shared archives gives.
 fn check(path: &str, expected: &[(&str, usize)]) {
     let Some(path) = testing::data(path) else { return };
