@@ -87,6 +87,12 @@ fn extract(html: &str, mode: Mode) -> Page {
     Page { text, reason, found }
 }
 
+/// Returns every visible text of `html`; `None` when it has too many elements.
+pub(crate) fn visible_text(html: &str) -> Option<String> {
+    let tree = Tree::parse(html)?;
+    Some(render::text(&tree, &content::select(&tree, Mode::All)))
+}
+
 /// The column `metadata`, where there is one.
 fn content_types(documents: &RecordBatch) -> Result<Option<MapArray>> {
     let Some(column) = documents.column_by_name("metadata") else { return Ok(None) };

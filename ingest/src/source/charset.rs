@@ -101,7 +101,7 @@ fn is_mostly_utf8(bytes: &[u8]) -> bool {
 }
 
 /// Returns the encoding that a page names itself: `<meta charset=…>`, `<meta content="…; charset=…">`, `<?xml encoding=…?>`.
-fn page_label(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn page_label(bytes: &[u8]) -> Option<&[u8]> {
     let head = &bytes[..bytes.len().min(LABEL_BYTES_MAX)];
     if let Some(declaration) = head.trim_ascii_start().strip_prefix(b"<?xml") {
         let end = memchr::memchr(b'>', declaration).unwrap_or(declaration.len());

@@ -6,16 +6,15 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::ops::Range;
 
-use flate2::bufread::MultiGzDecoder;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::{DocumentStream, Source, SourceFile, SourceKind, config, date, inflate};
+use super::{DocumentStream, Source, SourceFile, SourceKind, compressed, config, date};
 use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {
@@ -44,8 +43,6 @@ pub(super) const KIND: SourceKind = SourceKind {
 };
 
 const READ_BYTES: usize = 256 << 10;
-/// Logarithm of the largest Zstandard window, as the `zstd` command has it without `--long`.
-const WINDOW_LOG_MAX: u32 = 27;
 
 // `from_table` refuses unknown keys: serde cannot where fields are flattened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,6 +64,12 @@ pub(super) struct Columns {
     pub(super) date: String,
     pub(super) language: String,
     pub(super) license: String,
+}
+
+impl Columns {
+    pub(super) fn names(&self) -> [&String; 5] {
+        [&self.text, &self.url, &self.date, &self.language, &self.license]
+    }
 }
 
 impl Default for Columns {
@@ -106,17 +109,17 @@ impl Source for Jsonl {
 }
 
 /// Lines of a file with their offsets, inflated if need be.
-struct Lines {
+pub(super) struct Lines {
     input: Box<dyn BufRead + Send>,
-    offset: u64,
+    pub(super) offset: u64,
     end: u64,
     /// The reason of a failure to inflate.
-    damage: &'static str,
+    pub(super) damage: &'static str,
     is_plain: bool,
 }
 
 /// What came of reading a line.
-enum Line {
+pub(super) enum Line {
     Whole,
     TooLong,
     /// The rest of the file cannot be inflated.
@@ -125,25 +128,12 @@ enum Line {
 }
 
 impl Lines {
-    fn open(mut file: File, range: &Range<u64>) -> io::Result<Self> {
-        const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-        let mut head = Vec::with_capacity(4);
-        (&mut file).take(4).read_to_end(&mut head)?;
-        file.seek(SeekFrom::Start(0))?;
-        let is_gzip = head.starts_with(&inflate::MAGIC);
-        let is_zstd = head == ZSTD;
-        if !is_gzip && !is_zstd {
+    pub(super) fn open(file: File, range: &Range<u64>) -> io::Result<Self> {
+        let opened = compressed::open(file.try_clone()?)?;
+        let Some(damage) = opened.damage else {
             return Self::plain(file, range);
-        }
-        let input = BufReader::with_capacity(READ_BYTES, file);
-        let (input, damage): (Box<dyn BufRead + Send>, _) = if is_gzip {
-            let decoder = MultiGzDecoder::new(input);
-            (Box::new(BufReader::with_capacity(READ_BYTES, decoder)), "bad_gzip")
-        } else {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-            decoder.window_log_max(WINDOW_LOG_MAX)?;
-            (Box::new(BufReader::with_capacity(READ_BYTES, decoder)), "bad_zstd")
         };
+        let input = opened.input;
         // Whoever reads the first byte reads all.
         let end = if range.start == 0 && !range.is_empty() { u64::MAX } else { 0 };
         Ok(Self { input, offset: 0, end, damage, is_plain: false })
@@ -181,7 +171,7 @@ impl Lines {
     }
 
     /// Reads the next line into `line`, without its line feed.
-    fn read(&mut self, line: &mut Vec<u8>, limit: usize) -> io::Result<Line> {
+    pub(super) fn read(&mut self, line: &mut Vec<u8>, limit: usize) -> io::Result<Line> {
         line.clear();
         if self.offset >= self.end {
             return Ok(Line::End);

@@ -3,24 +3,33 @@
 //! A source opens a file, or a byte range of one, and streams batches of [`shard::schema::source_schema`].
 //! It knows nothing of the engine; the engine wraps every kind in the same `FileSource`.
 
+mod arrow;
 mod batch;
 mod charset;
 mod code;
+mod compressed;
+mod csv;
 mod date;
+mod epub;
 mod files;
 mod inflate;
+mod jats;
 mod jsonl;
+mod paper;
 mod parquet;
+mod prose;
+mod tei;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
 mod warc;
+mod xml;
 
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use arrow::record_batch::RecordBatch;
+use ::arrow::record_batch::RecordBatch;
 
 use crate::Result;
 use crate::filter::config;
@@ -82,7 +91,16 @@ pub struct SourceKind {
 }
 
 /// Every kind of source, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[SourceKind] = &[code::KIND, jsonl::KIND, parquet::KIND, text::KIND, warc::KIND];
+pub const KINDS: &[SourceKind] = &[
+    code::KIND,
+    epub::KIND,
+    jats::KIND,
+    jsonl::KIND,
+    parquet::KIND,
+    tei::KIND,
+    text::KIND,
+    warc::KIND,
+];
 
 /// Returns the kind called `name`.
 #[must_use]

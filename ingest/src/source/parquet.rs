@@ -92,7 +92,7 @@ impl Source for Parquet {
 }
 
 /// Why a file gives no rows, or no more.
-enum Damage {
+pub(super) enum Damage {
     File,
     /// What is missing, and a hint.
     Config((String, String)),
@@ -124,7 +124,7 @@ impl Parquet {
                 format!("set `text` to one of its columns: `{}`", names.join("`, `")),
             )));
         }
-        let named = [&wanted.text, &wanted.url, &wanted.date, &wanted.language, &wanted.license];
+        let named = wanted.names();
         let roots = schema.fields().iter().enumerate().filter(|(_, field)| {
             named.contains(&field.name())
                 || (self.config.keep_others && is_plain(field.data_type()))
@@ -162,7 +162,8 @@ fn middle(group: &RowGroupMetaData) -> u64 {
     u64::try_from(start.saturating_add(bytes / 2)).unwrap_or(0)
 }
 
-fn is_plain(data_type: &DataType) -> bool {
+/// Whether values of a type are something to write down as text.
+pub(super) fn is_plain(data_type: &DataType) -> bool {
     data_type.is_numeric() || data_type.is_string() || data_type.is_temporal() || {
         matches!(data_type, DataType::Boolean)
     }
@@ -225,7 +226,7 @@ impl Table {
 }
 
 /// Columns of a batch, as text.
-struct Fields {
+pub(super) struct Fields {
     n_rows: usize,
     text: StringViewArray,
     url: Option<StringViewArray>,
@@ -236,9 +237,9 @@ struct Fields {
 }
 
 impl Fields {
-    fn new(batch: &RecordBatch, names: &Columns) -> Result<Self, Damage> {
+    pub(super) fn new(batch: &RecordBatch, names: &Columns) -> Result<Self, Damage> {
         let column = |name: &str| batch.column_by_name(name).map(strings).transpose();
-        let known = [&names.text, &names.url, &names.date, &names.language, &names.license];
+        let known = names.names();
         let mut others = Vec::new();
         for (field, values) in batch.schema().fields().iter().zip(batch.columns()) {
             if !known.contains(&field.name()) {
@@ -256,7 +257,7 @@ impl Fields {
         })
     }
 
-    fn push(&self, row: usize, locator: &str, rows: &mut BatchBuilder) {
+    pub(super) fn push(&self, row: usize, locator: &str, rows: &mut BatchBuilder) {
         let metadata: Vec<(&str, &str)> = self
             .others
             .iter()

@@ -5,7 +5,7 @@
 //! Nothing recurses, so depth costs no stack.
 
 pub(super) mod content;
-pub(super) mod reference;
+pub(crate) mod reference;
 pub(super) mod render;
 pub(super) mod tag;
 pub(super) mod tokenizer;

@@ -28,7 +28,7 @@ const WINDOWS_1252: [u16; 32] = [
 /// Appends `raw` to `out` with its character references resolved.
 ///
 /// In an attribute a name without `;` stands for itself when `=` or a letter or digit follows, as in `?a=1&copy=2`.
-pub(super) fn decode(raw: &str, in_attribute: bool, out: &mut String) {
+pub(crate) fn decode(raw: &str, in_attribute: bool, out: &mut String) {
     let mut rest = raw;
     while let Some(at) = memchr::memchr(b'&', rest.as_bytes()) {
         out.push_str(&rest[..at]);
