@@ -579,7 +579,7 @@ mod tests {
                 "childrens-literature.epub",
                 "Children's Literature",
                 54_422,
-                "THE OLD WOMAN AND HER PIG",
+                "FAIRY STORIES—MODERN FANTASTIC TALES",
             ),
             (
                 "pride-and-prejudice.epub",

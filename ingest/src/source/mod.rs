@@ -15,9 +15,11 @@ mod files;
 mod inflate;
 mod jats;
 mod jsonl;
+mod latex;
 mod paper;
 mod parquet;
 mod prose;
+mod s2orc;
 mod tei;
 #[cfg(test)]
 pub(crate) mod testing;

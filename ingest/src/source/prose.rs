@@ -136,7 +136,19 @@ impl Prose {
         }
     }
 
-    fn verbatim(&mut self, text: &str) {
+    /// Begins an item of a list.
+    pub(super) fn item(&mut self) {
+        self.break_lines(1);
+        self.marker = "- ";
+    }
+
+    /// Takes back the space before the next characters.
+    pub(super) fn join(&mut self) {
+        self.has_space = false;
+    }
+
+    /// Writes `text` with its white space as it is.
+    pub(super) fn verbatim(&mut self, text: &str) {
         let is_fresh = self.breaks > 0 || self.out.is_empty();
         let text = if is_fresh { text.trim_start_matches('\n') } else { text };
         let kept = text.trim_end_matches('\n');

@@ -150,3 +150,67 @@ fn style(tree: &Tree, node: usize, config: Config) -> Style {
         _ => Style::Inline,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::testing;
+    use super::KIND;
+
+    #[test]
+    fn writes_title_abstract_and_body() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tei.xml");
+        fs::write(
+            &path,
+            "<TEI><teiHeader xml:lang='en'><fileDesc><titleStmt><title>T</title></titleStmt><publicationStmt>
+            <availability><licence target='http://l/'/></availability></publicationStmt><sourceDesc><biblStruct><analytic>
+            <author><persName><forename>A</forename> <surname>B</surname></persName></author>
+            <author><affiliation>U</affiliation></author></analytic><idno type='DOI'>10.1/x</idno></biblStruct></sourceDesc>
+            </fileDesc><profileDesc><abstract><p>S.</p></abstract></profileDesc></teiHeader><text><body>
+            <div><head n='1'>One</head><p>By <ref type='bibr'>[1]</ref> the
+            <choice><sic>teh</sic><corr>the</corr></choice>.</p><figure><head>Figure 1:</head><label>1</label>
+            <figDesc>F.</figDesc></figure></div><note>n</note></body>
+            <back><div type='references'><listBibl><biblStruct>R</biblStruct></listBibl></div></back></text></TEI>",
+        )
+        .unwrap();
+        let row = |config: &str| {
+            let source = testing::build(&KIND, config);
+            testing::conforms(&*source, &testing::file(&path), &[500]).remove(0)
+        };
+        let kept = row("");
+        assert_eq!(kept.text, "T\n\nS.\n\nOne\n\nBy [1] the the.\n\nFigure 1:\n\nF.");
+        assert_eq!((kept.value("author"), kept.value("doi")), (Some("A B"), Some("10.1/x")));
+        assert!(row("keep_captions = false").text.ends_with("the the."));
+        assert!(row("keep_notes = true").text.ends_with("\n\nn"));
+    }
+
+    #[test]
+    fn reads_what_grobid_made_of_papers() {
+        let Some(folder) = testing::data("papers/s2orc-doc2json/pdf") else { return };
+        let source = testing::build(&KIND, "");
+        for (name, title) in [
+            ("N18-3011.tei.xml", "Construction of the Literature Graph in Semantic Scholar"),
+            (
+                "2020.acl-main.207.tei.xml",
+                "SPECTER: Document-level Representation Learning using Citation-informed Transformers",
+            ),
+        ] {
+            let row = testing::read(&*source, &testing::file(&folder.join(name)), None).remove(0);
+            assert_eq!(row.value("title"), Some(title));
+            // What S2ORC made of the same file, word by word in any order.
+            let json = fs::read(folder.join(name.replace(".tei.xml", ".json"))).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            let parts =
+                ["abstract", "body_text"].map(|part| json["pdf_parse"][part].as_array().unwrap());
+            let theirs: Vec<&str> =
+                parts.into_iter().flatten().map(|one| one["text"].as_str().unwrap()).collect();
+            let source = testing::build(&KIND, "keep_captions = false");
+            let ours = testing::read(&*source, &testing::file(&folder.join(name)), None).remove(0);
+            let f1 = testing::word_f1(&ours.text, &theirs.join(" "));
+            eprintln!("{name}: word F1 {f1:.4}");
+            assert!(f1 > 0.95, "{name}: {f1}");
+        }
+    }
+}

@@ -165,3 +165,17 @@ pub(crate) fn conforms(source: &dyn Source, file: &SourceFile, cuts: &[u16]) -> 
     assert_eq!(tiles, whole, "{}", file.name);
     whole
 }
+
+/// Returns the F1 score of two texts as bags of words: runs of letters and digits.
+pub(crate) fn word_f1(found: &str, expected: &str) -> f64 {
+    let bag = |text: &str| {
+        let mut bag = std::collections::HashMap::<String, u64>::new();
+        for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+            *bag.entry(word.to_lowercase()).or_default() += 1;
+        }
+        bag
+    };
+    let (found, expected) = (bag(found), bag(expected));
+    let common: u64 = found.iter().map(|(word, n)| n.min(expected.get(word).unwrap_or(&0))).sum();
+    2.0 * common as f64 / (found.values().sum::<u64>() + expected.values().sum::<u64>()) as f64
+}
