@@ -25,6 +25,25 @@ where
     })
 }
 
+/// Returns the configuration that `table` sets for the step `name`, where it is silent that of the profile it names: `of_profile`
+/// gives it, from a configuration of which only the profile counts.
+///
+/// # Errors
+/// [`Error::Config`] for a key that the step does not take, or a value of the wrong type.
+pub(crate) fn from_profile<C>(
+    name: &str,
+    table: &toml::Table,
+    of_profile: impl FnOnce(&C) -> C,
+) -> Result<C>
+where
+    C: Default + DeserializeOwned + Serialize,
+{
+    let base = of_profile(&from_table(name, table)?);
+    let mut merged = toml::Table::try_from(base).expect("a configuration, as in `defaults`");
+    merged.extend(table.clone());
+    from_table(name, &merged)
+}
+
 /// Returns the default configuration as TOML: every key that the step takes.
 pub(crate) fn defaults<C: Default + Serialize>() -> toml::Table {
     toml::Table::try_from(C::default()).expect("a configuration of numbers, strings and lists")

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, StringArray};
+use arrow::array::{ArrayRef, Float64Array, StringArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::words::{self, class, classes};
+use super::words::{class, classes};
 use super::{
-    Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio, text_column,
+    Analysis, Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio,
+    text_column,
 };
 use crate::Result;
 
@@ -83,9 +84,17 @@ struct FinewebQuality {
 
 impl Filter for FinewebQuality {
     fn judge(&self, documents: &RecordBatch) -> Result<Verdicts> {
+        self.judge_with(documents, &mut Analysis::default())
+    }
+
+    fn judge_with(&self, documents: &RecordBatch, analysis: &mut Analysis) -> Result<Verdicts> {
         let texts = text_column(documents)?;
-        let mut rows = Vec::with_capacity(texts.len());
-        words::for_each(texts, |text, words| rows.push(self.measure(text, words.len() as u64)));
+        let words = analysis.words(texts).iter();
+        let rows: Vec<[Option<f64>; 4]> = texts
+            .iter()
+            .zip(words)
+            .map(|(text, words)| self.measure(text.unwrap_or_default(), words.len() as u64))
+            .collect();
         let reasons: StringArray = rows.iter().map(|signals| self.reason(signals)).collect();
         let signal = |index: usize| -> ArrayRef {
             Arc::new(rows.iter().map(|signals| signals[index]).collect::<Float64Array>())

@@ -7,8 +7,8 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::words::{self, class, classes};
-use super::{Filter, FilterKind, Signal, Verdicts, config, lines, ratio, text_column};
+use super::words::{Word, class, classes};
+use super::{Analysis, Filter, FilterKind, Signal, Verdicts, config, lines, ratio, text_column};
 use crate::Result;
 
 pub(super) const KIND: FilterKind = FilterKind {
@@ -134,9 +134,17 @@ struct Signals {
 
 impl Filter for GopherQuality {
     fn judge(&self, documents: &RecordBatch) -> Result<Verdicts> {
+        self.judge_with(documents, &mut Analysis::default())
+    }
+
+    fn judge_with(&self, documents: &RecordBatch, analysis: &mut Analysis) -> Result<Verdicts> {
         let texts = text_column(documents)?;
-        let mut rows = Vec::with_capacity(texts.len());
-        words::for_each(texts, |text, words| rows.push(self.measure(text, words)));
+        let words = analysis.words(texts).iter();
+        let rows: Vec<Signals> = texts
+            .iter()
+            .zip(words)
+            .map(|(text, words)| self.measure(text.unwrap_or_default(), words))
+            .collect();
         let reasons: StringArray = rows.iter().map(|signals| self.reason(signals)).collect();
         let floats = |get: fn(&Signals) -> Option<f64>| -> ArrayRef {
             Arc::new(rows.iter().map(get).collect::<Float64Array>())
@@ -159,22 +167,16 @@ impl Filter for GopherQuality {
 }
 
 impl GopherQuality {
-    fn measure(&self, text: &str, words: &[&str]) -> Signals {
+    fn measure(&self, text: &str, words: &[Word]) -> Signals {
         let (mut n_plain, mut plain_chars, mut n_alphabetic) = (0u64, 0u64, 0u64);
         // One bit per stop word; the list is short, and a second byte that fits is rarer than a word.
         let mut stops = vec![false; self.config.stop_words.len()];
         for word in words {
-            let (mut chars, mut seen) = (0u64, 0u16);
-            let mut is_plain = false;
-            for c in word.chars() {
-                let classes = classes(c);
-                chars += 1;
-                seen |= classes;
-                is_plain |= classes & class::PUNCTUATION == 0;
-            }
+            let is_plain = word.all & class::PUNCTUATION == 0;
             n_plain += u64::from(is_plain);
-            plain_chars += if is_plain { chars } else { 0 };
-            n_alphabetic += u64::from(seen & class::LETTER != 0);
+            plain_chars += if is_plain { u64::from(word.chars) } else { 0 };
+            n_alphabetic += u64::from(word.some & class::LETTER != 0);
+            let word = &text[word.range()];
             for (seen, stop) in stops.iter_mut().zip(&self.config.stop_words) {
                 *seen |= stop == word;
             }

@@ -1,18 +1,16 @@
 //! Drops text that repeats itself: lines, paragraphs, n-grams of words.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, StringArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::words::{Word, class, classes};
 use super::{
-    Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio, text_column, words,
+    Analysis, Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio,
+    text_column,
 };
 use crate::Result;
 
@@ -110,10 +108,18 @@ struct GopherRepetition {
 
 impl Filter for GopherRepetition {
     fn judge(&self, documents: &RecordBatch) -> Result<Verdicts> {
+        self.judge_with(documents, &mut Analysis::default())
+    }
+
+    fn judge_with(&self, documents: &RecordBatch, analysis: &mut Analysis) -> Result<Verdicts> {
         let texts = text_column(documents)?;
-        let mut rows = Vec::with_capacity(texts.len());
+        let words = analysis.words(texts).iter();
         let mut scratch = Scratch::default();
-        words::for_each(texts, |text, words| rows.push(measure(text, words, &mut scratch)));
+        let rows: Vec<[Option<f64>; N_SIGNALS]> = texts
+            .iter()
+            .zip(words)
+            .map(|(text, words)| measure(text.unwrap_or_default(), words, &mut scratch))
+            .collect();
         let reasons: StringArray = rows.iter().map(|signals| self.reason(signals)).collect();
         let signal = |index: usize| -> ArrayRef {
             Arc::new(rows.iter().map(|signals| signals[index]).collect::<Float64Array>())
@@ -145,52 +151,40 @@ impl GopherRepetition {
     }
 }
 
-/// Keys are hashes already.
-#[derive(Debug, Default)]
-struct Unhashed(u64);
-
-impl Hasher for Unhashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("keys are `u64`");
-    }
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-}
-
 /// Buffers that are kept from row to row.
 #[derive(Debug, Default)]
 struct Scratch {
     /// Characters of the words before each word.
     chars_before: Vec<u64>,
-    joined: Vec<u8>,
-    /// Where each word begins in `joined`.
-    starts: Vec<usize>,
-    counts: HashMap<u64, (u64, u64), BuildHasherDefault<Unhashed>>,
-    seen: HashSet<u64, BuildHasherDefault<Unhashed>>,
+    /// Hash of each word, and what a hash is multiplied with when the word is put behind it.
+    hashes: Vec<(u64, u64)>,
+    /// Hash of the n-gram that begins at each word.
+    n_grams: Vec<u64>,
+    table: Table,
 }
 
-fn measure(text: &str, words: &[&str], scratch: &mut Scratch) -> [Option<f64>; N_SIGNALS] {
+fn measure(text: &str, words: &[Word], scratch: &mut Scratch) -> [Option<f64>; N_SIGNALS] {
     let mut signals = [None; N_SIGNALS];
     if text.is_empty() {
         return signals;
     }
     let n_chars = chars(text);
-    let stripped = text.trim_matches(|c| words::classes(c) & words::class::SPACE != 0);
+    let stripped = text.trim_matches(|c| classes(c) & class::SPACE != 0);
     let (n, copies, copied) = find_duplicates(split_at_feeds(stripped, 2));
     (signals[0], signals[1]) = (ratio(copies, n), ratio(copied, n_chars));
     let (n, copies, copied) = find_duplicates(split_at_feeds(text, 1));
     (signals[2], signals[3]) = (ratio(copies, n), ratio(copied, n_chars));
-    scratch.load(words);
-    for (index, n) in (2..=4).enumerate() {
-        signals[4 + index] =
-            scratch.top_n_gram(words.len(), n).and_then(|chars| ratio(chars, n_chars));
+    scratch.load(text, words);
+    for n in 2..=4 {
+        scratch.extend(n, true);
+        signals[2 + n] = scratch.top_n_gram(n).and_then(|chars| ratio(chars, n_chars));
     }
-    for (index, n) in (5..=10).enumerate() {
-        signals[7 + index] = ratio(scratch.duplicate_n_grams(words.len(), n), n_chars);
+    scratch.n_grams.clear();
+    for n in 2..=10 {
+        scratch.extend(n, false);
+        if n >= 5 {
+            signals[2 + n] = ratio(scratch.duplicate_n_grams(n), n_chars);
+        }
     }
     signals
 }
@@ -216,63 +210,142 @@ fn split_at_feeds(text: &str, n: usize) -> impl Iterator<Item = &str> {
 }
 
 impl Scratch {
-    fn load(&mut self, words: &[&str]) {
-        self.joined.clear();
-        self.starts.clear();
+    fn load(&mut self, text: &str, words: &[Word]) {
         self.chars_before.clear();
+        self.hashes.clear();
+        self.n_grams.clear();
         let mut n_chars = 0;
         for word in words {
-            self.starts.push(self.joined.len());
             self.chars_before.push(n_chars);
-            self.joined.extend_from_slice(word.as_bytes());
-            n_chars += chars(word);
+            n_chars += u64::from(word.chars);
+            let start = (0, 1);
+            self.hashes.push(text.as_bytes()[word.range()].iter().fold(
+                start,
+                |(hash, power), &b| {
+                    // No byte counts as 0, so that no two strings differ in leading zeros only.
+                    (modulo(multiply(hash, BASE) + u64::from(b) + 1), multiply(power, BASE))
+                },
+            ));
         }
-        self.starts.push(self.joined.len());
         self.chars_before.push(n_chars);
     }
 
-    /// Characters of the commonest n-gram times its copies, words joined by spaces; of equals the one that came first counts.
-    fn top_n_gram(&mut self, n_words: usize, n: usize) -> Option<u64> {
-        self.counts.clear();
-        // Where words begin tells `a bc` from `ab c`; words hold no white space.
-        let mut best = (0, 0, 0);
-        for first in 0..(n_words + 1).saturating_sub(n) {
-            let bytes = &self.joined[self.starts[first]..self.starts[first + n]];
-            let lengths = (1..n).fold(0u64, |hash, i| {
-                let offset = (self.starts[first + i] - self.starts[first]) as u64;
-                (hash ^ offset).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            });
-            let n_chars = self.chars_before[first + n] - self.chars_before[first] + n as u64 - 1;
-            let key = xxh3_64(bytes) ^ lengths;
-            let (count, at) = match self.counts.entry(key) {
-                Entry::Occupied(mut entry) => {
-                    entry.get_mut().0 += 1;
-                    *entry.get()
-                }
-                Entry::Vacant(entry) => *entry.insert((1, first as u64)),
-            };
-            // More copies win; among equals the one seen first.
-            if count > best.0 || (count == best.0 && at < best.1) {
-                best = (count, at, n_chars);
-            }
+    /// Makes the n-grams of `n - 1` words those of `n`; those of one word where there are none yet.
+    fn extend(&mut self, n: usize, with_spaces: bool) {
+        if self.n_grams.is_empty() {
+            self.n_grams.extend(self.hashes.iter().map(|(hash, _)| hash));
         }
-        (best.0 > 0).then_some(best.0 * best.2)
+        self.n_grams.truncate((self.hashes.len() + 1).saturating_sub(n));
+        for (hash, (next, power)) in
+            self.n_grams.iter_mut().zip(&self.hashes[n.min(self.hashes.len() + 1) - 1..])
+        {
+            if with_spaces {
+                *hash = modulo(multiply(*hash, BASE) + u64::from(b' ') + 1);
+            }
+            *hash = modulo(multiply(*hash, *power) + next);
+        }
+    }
+
+    /// Characters of the words of the n-gram that begins at `first`.
+    fn chars(&self, first: usize, n: usize) -> u64 {
+        self.chars_before[first + n] - self.chars_before[first]
+    }
+
+    /// Characters of the commonest n-gram times its copies, words joined by spaces; of equals the one that came first counts.
+    fn top_n_gram(&mut self, n: usize) -> Option<u64> {
+        self.table.clear(self.n_grams.len());
+        for (first, &hash) in self.n_grams.iter().enumerate() {
+            let entry = self.table.entry(hash, first);
+            entry.count += 1;
+        }
+        let (count, first) = self.table.commonest()?;
+        Some(count * (self.chars(first, n) + n as u64 - 1))
     }
 
     /// Characters of n-grams that stood before, words joined without spaces, jumping over each one that is found.
-    fn duplicate_n_grams(&mut self, n_words: usize, n: usize) -> u64 {
-        self.seen.clear();
+    fn duplicate_n_grams(&mut self, n: usize) -> u64 {
+        self.table.clear(self.n_grams.len());
         let (mut repeated, mut first) = (0, 0);
-        while first + n <= n_words {
-            let bytes = &self.joined[self.starts[first]..self.starts[first + n]];
-            if self.seen.insert(xxh3_64(bytes)) {
+        while let Some(&hash) = self.n_grams.get(first) {
+            let entry = self.table.entry(hash, first);
+            entry.count += 1;
+            if entry.count == 1 {
                 first += 1;
             } else {
-                repeated += self.chars_before[first + n] - self.chars_before[first];
+                repeated += self.chars(first, n);
                 first += n;
             }
         }
         repeated
+    }
+}
+
+/// The polynomial of the hash is evaluated here, modulo 2^61 - 1: a number without structure.
+const BASE: u64 = 0x0F3A_91C4_5B7D_26E9;
+const MODULUS: u64 = (1 << 61) - 1;
+
+/// `sum` is below 2^62.
+fn modulo(sum: u64) -> u64 {
+    if sum >= MODULUS { sum - MODULUS } else { sum }
+}
+
+fn multiply(left: u64, right: u64) -> u64 {
+    let product = u128::from(left) * u128::from(right);
+    #[expect(clippy::cast_possible_truncation, reason = "61 bits, and the 61 above them")]
+    let (low, high) = (product as u64 & MODULUS, (product >> 61) as u64);
+    modulo(low + high)
+}
+
+/// Counts of hashes: open addressing, emptied by moving on to the next round.
+#[derive(Debug, Default)]
+struct Table {
+    entries: Vec<Entry>,
+    mask: usize,
+    round: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    hash: u64,
+    /// Of an older round: the place is free.
+    round: u32,
+    first: u32,
+    count: u64,
+}
+
+impl Table {
+    /// Empties the table and makes room for `n` hashes.
+    fn clear(&mut self, n: usize) {
+        let size = (2 * n).next_power_of_two();
+        if size > self.entries.len() || self.round == u32::MAX {
+            self.entries = vec![Entry::default(); size.max(self.entries.len())];
+            self.round = 0;
+        }
+        // Short texts use the first part only, which stays in the cache.
+        self.mask = size - 1;
+        self.round += 1;
+    }
+
+    /// Returns the entry of `hash`, a new one with count 0 where there is none.
+    fn entry(&mut self, hash: u64, first: usize) -> &mut Entry {
+        #[expect(clippy::cast_possible_truncation, reason = "the mask keeps fewer bits")]
+        let mut place = (hash ^ (hash >> 32)) as usize & self.mask;
+        while self.entries[place].round == self.round && self.entries[place].hash != hash {
+            place = (place + 1) & self.mask;
+        }
+        let entry = &mut self.entries[place];
+        if entry.round != self.round {
+            let first = u32::try_from(first).expect("a text is below 4 GiB");
+            *entry = Entry { hash, round: self.round, first, count: 0 };
+        }
+        entry
+    }
+
+    /// Returns the highest count and the first place of its hash; of equal counts, the one that came first.
+    fn commonest(&self) -> Option<(u64, usize)> {
+        let live = self.entries[..=self.mask].iter().filter(|entry| entry.round == self.round);
+        let best = live.max_by_key(|entry| (entry.count, std::cmp::Reverse(entry.first)))?;
+        Some((best.count, best.first as usize))
     }
 }
 

@@ -3,6 +3,8 @@
 //! A filter is a pure function of a batch: a [`Verdicts`] with a reason per dropped row and the signals it measured.
 //! The same function serves a job's `[[step]]` and SQL, where `name(text)` returns a struct of `reason` and the signals.
 
+mod c4;
+mod c4_paragraphs;
 mod fineweb_quality;
 mod gopher_quality;
 mod gopher_repetition;
@@ -10,11 +12,15 @@ mod language;
 mod length;
 mod toxicity;
 
+mod analysis;
 pub(crate) mod config;
 mod words;
 
+pub use analysis::Analysis;
+
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, StringArray, StringViewArray};
 use arrow::datatypes::DataType;
@@ -40,6 +46,14 @@ pub trait Filter: fmt::Debug + Send + Sync {
     /// # Errors
     /// When a column is missing or of another type.
     fn judge(&self, documents: &RecordBatch) -> Result<Verdicts>;
+
+    /// Returns what [`judge`](Self::judge) does, taking from `analysis` what an earlier filter of the chain has computed.
+    ///
+    /// # Errors
+    /// When a column is missing or of another type.
+    fn judge_with(&self, documents: &RecordBatch, _analysis: &mut Analysis) -> Result<Verdicts> {
+        self.judge(documents)
+    }
 }
 
 /// A number or label that a filter measures.
@@ -74,6 +88,8 @@ pub struct FilterKind {
 
 /// Every filter, sorted by name. Adding one is a file here and a line in this list.
 pub const KINDS: &[FilterKind] = &[
+    c4::KIND,
+    c4_paragraphs::KIND,
     fineweb_quality::KIND,
     gopher_quality::KIND,
     gopher_repetition::KIND,
@@ -100,21 +116,37 @@ pub(crate) fn text_column(documents: &RecordBatch) -> Result<&StringViewArray> {
 
 /// Returns the lines of `text` as Python's `str.splitlines` does: none behind the last line end.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let is_end =
-        |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
-    let mut rest = text;
+    line_ranges(text).map(|range| &text[range])
+}
+
+/// Returns where the [`lines`] of `text` lie.
+pub(crate) fn line_ranges(text: &str) -> impl Iterator<Item = Range<usize>> {
+    // All of U+0085, U+2028 and U+2029 begin with one of these bytes, and few other characters do.
+    let is_end = |byte: &u8| matches!(byte, b'\n'..=b'\r' | 0x1c..=0x1e | 0xc2 | 0xe2);
+    let bytes = text.as_bytes();
+    let mut start = 0;
     std::iter::from_fn(move || {
-        if rest.is_empty() {
+        if start == bytes.len() {
             return None;
         }
-        let Some(at) = rest.find(is_end) else { return Some(std::mem::take(&mut rest)) };
-        let (line, tail) = rest.split_at(at);
-        let end_bytes = if tail.starts_with("\r\n") {
-            2
-        } else {
-            tail.chars().next().map_or(0, char::len_utf8)
-        };
-        rest = &tail[end_bytes..];
+        let mut at = start;
+        while let Some(found) = bytes[at..].iter().position(is_end) {
+            at += found;
+            let end_bytes = match &bytes[at..] {
+                [b'\r', b'\n', ..] | [0xc2, 0x85, ..] => 2,
+                [0xe2, 0x80, 0xa8 | 0xa9, ..] => 3,
+                [0xc2 | 0xe2, ..] => 0,
+                _ => 1,
+            };
+            if end_bytes > 0 {
+                let line = start..at;
+                start = at + end_bytes;
+                return Some(line);
+            }
+            at += 1;
+        }
+        let line = start..bytes.len();
+        start = bytes.len();
         Some(line)
     })
 }

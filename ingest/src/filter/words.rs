@@ -7,19 +7,88 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use arrow::array::StringViewArray;
+/// A word of a text and what filters ask of every word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Byte range in the text; Arrow's string views end at 4 GiB, too.
+    start: u32,
+    end: u32,
+    /// Code points.
+    pub(super) chars: u32,
+    /// Classes that some character has.
+    pub(super) some: u16,
+    /// Classes that all characters have.
+    pub(super) all: u16,
+}
 
-/// Calls `visit` with each text of the column and its words, in order.
-pub(super) fn for_each<'a>(texts: &'a StringViewArray, mut visit: impl FnMut(&'a str, &[&'a str])) {
-    let tokenizer = &*TOKENIZER;
-    let mut tokens = Vec::new();
-    let mut words = Vec::new();
-    for text in texts.iter().map(Option::unwrap_or_default) {
-        tokenizer.tokenize(text, &mut tokens);
-        words.clear();
-        words.extend(tokens.iter().map(|&(start, end)| &text[start..end]));
-        visit(text, &words);
+impl Word {
+    fn new(text: &str, (start, end): Token) -> Self {
+        let (mut some, mut all) = (0, u16::MAX);
+        let bytes = &text.as_bytes()[start..end];
+        let mut chars = bytes.len();
+        if bytes.is_ascii() {
+            for &byte in bytes {
+                let classes = CLASSES.ascii[usize::from(byte)];
+                some |= classes;
+                all &= classes;
+            }
+        } else {
+            chars = 0;
+            for c in text[start..end].chars() {
+                let classes = classes(c);
+                chars += 1;
+                some |= classes;
+                all &= classes;
+            }
+        }
+        let narrow = |n: usize| u32::try_from(n).expect("a text is below 4 GiB");
+        Self { start: narrow(start), end: narrow(end), chars: narrow(chars), some, all }
     }
+
+    /// Where it lies in the text that it is from.
+    pub(super) fn range(&self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// Whether it is one character of those that end a sentence for spaCy's sentencizer.
+    fn is_sentence_end(&self) -> bool {
+        self.chars == 1 && self.all & class::SENTENCE_END != 0
+    }
+}
+
+/// Returns the words of `text`, in order.
+pub(super) fn of(text: &str) -> Vec<Word> {
+    let mut tokens = Vec::with_capacity(text.len() / 5);
+    TOKENIZER.tokenize(text, &mut tokens);
+    tokens.into_iter().map(|token| Word::new(text, token)).collect()
+}
+
+/// Returns the number of sentences that spaCy's sentencizer finds in `text`, whose words are `words`.
+///
+/// A sentence goes on to the first word behind an end mark that is no punctuation. White space beyond a single space is a
+/// token of spaCy's, and no punctuation, so it begins a sentence, too. `start` is where `text` begins in what `words` are from.
+pub(super) fn n_sentences(text: &str, start: usize, words: &[Word]) -> u64 {
+    let (mut n_sentences, mut has_ended, mut at) = (1, false, 0);
+    let mut begin = |has_ended: &mut bool| {
+        n_sentences += u64::from(*has_ended);
+        *has_ended = false;
+    };
+    for word in words {
+        let range = word.range();
+        if !matches!(&text[at..range.start - start], "" | " ") {
+            begin(&mut has_ended);
+        }
+        if word.is_sentence_end() {
+            has_ended = true;
+        } else if word.all & class::UNICODE_PUNCTUATION == 0 {
+            begin(&mut has_ended);
+        }
+        at = range.end - start;
+    }
+    if !matches!(&text[at..], "" | " ") {
+        begin(&mut has_ended);
+    }
+    n_sentences
 }
 
 /// Bits of a character's classes: the lines of `data/word-characters.tsv`, in order.
@@ -43,7 +112,15 @@ pub(super) mod class {
     pub(in crate::filter) const PUNCTUATION: u16 = 1 << 10;
     /// `TERMINAL_PUNCTUATION` of datatrove 0.10.1.
     pub(in crate::filter) const TERMINAL: u16 = 1 << 11;
-    pub(super) const NAMES: [&str; 12] = [
+    /// Categories P of Python 3.11: spaCy's `is_punct`.
+    pub(in crate::filter) const UNICODE_PUNCTUATION: u16 = 1 << 12;
+    /// Ends a sentence for spaCy's sentencizer.
+    pub(in crate::filter) const SENTENCE_END: u16 = 1 << 13;
+    /// `\w` of Python 3.11.
+    pub(in crate::filter) const WORD: u16 = 1 << 14;
+    /// `\d` of Python 3.11.
+    pub(in crate::filter) const DECIMAL: u16 = 1 << 15;
+    pub(super) const NAMES: [&str; 16] = [
         "alpha",
         "alpha_lower",
         "alpha_upper",
@@ -56,6 +133,10 @@ pub(super) mod class {
         "space",
         "punctuation",
         "terminal",
+        "unicode_punctuation",
+        "sentence_end",
+        "word",
+        "decimal",
     ];
 }
 
@@ -69,6 +150,7 @@ static CLASSES: LazyLock<Classes> = LazyLock::new(Classes::load);
 /// A table of pages of 256 characters; equal pages are stored once.
 #[derive(Debug)]
 struct Classes {
+    ascii: [u16; 128],
     pages: Vec<u16>,
     blocks: Vec<[u16; 256]>,
 }
@@ -97,7 +179,8 @@ impl Classes {
             })
         };
         let pages = flat.chunks_exact(256).map(page).collect();
-        Self { pages, blocks }
+        let ascii = flat[..128].try_into().expect("128 of them");
+        Self { ascii, pages, blocks }
     }
 
     fn of(&self, c: char) -> u16 {

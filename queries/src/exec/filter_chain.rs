@@ -32,7 +32,7 @@ use datafusion::physical_plan::{
     SendableRecordBatchStream,
 };
 use futures::StreamExt;
-use ingest::filter::{Filter, FilterKind};
+use ingest::filter::{Analysis, Filter, FilterKind};
 use ingest::modifier::{Edit, Modifier};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -207,6 +207,8 @@ struct Rows {
     places: Vec<Option<(usize, usize)>>,
     verdicts: Vec<Option<Verdict>>,
     edits: Vec<Vec<(String, Edit)>>,
+    /// What filters share of the texts.
+    analysis: Analysis,
 }
 
 impl Rows {
@@ -223,6 +225,7 @@ impl Rows {
             places: vec![None; n],
             verdicts: (0..n).map(|_| None).collect(),
             edits: vec![Vec::new(); n],
+            analysis: Analysis::default(),
         };
         if let Some(reject) = reject
             && reject.null_count() < n
@@ -245,7 +248,7 @@ impl Rows {
         let (subset, batch) = self.subset(step)?;
         match &step.action {
             Action::Filter(kind, filter) => {
-                let verdicts = filter.judge(&batch)?;
+                let verdicts = filter.judge_with(&batch, &mut self.analysis)?;
                 let reasons = verdicts.reasons.clone();
                 self.drop_subset(step, kind.name, &subset, &reasons, |row| {
                     let names = kind.signals.iter().map(|signal| signal.name);

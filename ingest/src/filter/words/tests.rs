@@ -3,8 +3,8 @@
 use super::*;
 
 fn check(text: &str, expected: &str) {
-    let texts = StringViewArray::from(vec![text]);
-    for_each(&texts, |_, words| assert_eq!(words.join(" "), expected, "{text:?}"));
+    let words: Vec<&str> = of(text).iter().map(|word| &text[word.range()]).collect();
+    assert_eq!(words.join(" "), expected, "{text:?}");
 }
 
 #[test]
