@@ -183,7 +183,7 @@ impl Config {
 }
 
 /// `range` without white space at either end.
-fn strip(text: &str, range: Range<usize>) -> Range<usize> {
+pub(crate) fn strip(text: &str, range: Range<usize>) -> Range<usize> {
     let is_space = |c| classes(c) & class::SPACE != 0;
     let line = text[range.clone()].trim_start_matches(is_space);
     let start = range.end - line.len();
@@ -229,11 +229,7 @@ fn citations(line: &str, offset: usize) -> Vec<Range<usize>> {
 }
 
 /// The text at `range` without `holes`.
-pub(crate) fn without<'a>(
-    text: &'a str,
-    range: Range<usize>,
-    holes: &[Range<usize>],
-) -> Cow<'a, str> {
+fn without<'a>(text: &'a str, range: Range<usize>, holes: &[Range<usize>]) -> Cow<'a, str> {
     if holes.is_empty() {
         return Cow::Borrowed(&text[range]);
     }

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, Float64Array, StringArray, UInt64Array};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::words::{Word, class, classes};
-use super::{Analysis, Filter, FilterKind, Signal, Verdicts, config, lines, ratio, text_column};
+use super::words::{self, Word, class, classes};
+use super::{
+    Analysis, Filter, FilterKind, Signal, Verdicts, config, lines, ratio, split_at_feeds,
+    text_column,
+};
 use crate::Result;
 
 pub(super) const KIND: FilterKind = FilterKind {
     name: "gopher_quality",
     summary: "word, symbol and stop-word rules for web text",
-    source: "Rae et al. 2021, MassiveText quality filters; profile `datatrove`: datatrove 0.10.1, gopher_quality_filter.py",
+    source: "Rae et al. 2021, MassiveText quality filters; profile `datatrove`: datatrove 0.10.1, gopher_quality_filter.py; `dolma-v1`, `dolma-v2`: dolma 1.2.1, taggers/gopher.py with the limits of Dolma 1.5",
     signals: &[
         Signal {
             name: "word_count",
@@ -24,9 +27,13 @@ pub(super) const KIND: FilterKind = FilterKind {
         Signal {
             name: "mean_word_length",
             data_type: DataType::Float64,
-            summary: "characters of such a word",
+            summary: "characters of such a word; the median with the profiles of dolma",
         },
-        Signal { name: "hash_ratio", data_type: DataType::Float64, summary: "`#` per word" },
+        Signal {
+            name: "hash_ratio",
+            data_type: DataType::Float64,
+            summary: "`#` per word; words with `#` or `…` with the profiles of dolma",
+        },
         Signal {
             name: "ellipsis_ratio",
             data_type: DataType::Float64,
@@ -56,6 +63,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         "words_too_long",
         "too_many_hashes",
         "too_many_ellipses",
+        "too_many_symbols",
         "too_many_bullet_lines",
         "too_many_ellipsis_lines",
         "too_few_alphabetic_words",
@@ -73,6 +81,12 @@ pub(super) const KIND: FilterKind = FilterKind {
 enum Profile {
     /// Words are spaCy's tokens; punctuation counts as words in the ratios.
     Datatrove,
+    /// Words are what stands between white space, their length is the median, a stop word counts each time.
+    #[serde(rename = "dolma-v1")]
+    DolmaV1,
+    /// The same; blank lines are no lines.
+    #[serde(rename = "dolma-v2")]
+    DolmaV2,
 }
 
 /// A limit of 0 switches its rule off, as it does in datatrove.
@@ -139,12 +153,13 @@ impl Filter for GopherQuality {
 
     fn judge_with(&self, documents: &RecordBatch, analysis: &mut Analysis) -> Result<Verdicts> {
         let texts = text_column(documents)?;
-        let words = analysis.words(texts).iter();
-        let rows: Vec<Signals> = texts
-            .iter()
-            .zip(words)
-            .map(|(text, words)| self.measure(text.unwrap_or_default(), words))
-            .collect();
+        let rows: Vec<Signals> = if self.config.profile == Profile::Datatrove {
+            let words = analysis.words(texts).iter();
+            let rows = texts.iter().zip(words);
+            rows.map(|(text, words)| self.measure(text.unwrap_or_default(), words)).collect()
+        } else {
+            texts.iter().map(|text| self.measure_as_dolma(text.unwrap_or_default())).collect()
+        };
         let reasons: StringArray = rows.iter().map(|signals| self.reason(signals)).collect();
         let floats = |get: fn(&Signals) -> Option<f64>| -> ArrayRef {
             Arc::new(rows.iter().map(get).collect::<Float64Array>())
@@ -203,6 +218,36 @@ impl GopherQuality {
         }
     }
 
+    fn measure_as_dolma(&self, text: &str) -> Signals {
+        let words = words::split(text);
+        let has_symbol = |word: &&Word| text[word.range()].contains(['#', '…']);
+        let is_stop_word =
+            |word: &&Word| self.config.stop_words.iter().any(|stop| *stop == text[word.range()]);
+        let (mut n_lines, mut n_bullets, mut n_ellipsis_ends) = (0u64, 0u64, 0u64);
+        let mut line = |line: &str| {
+            n_lines += 1;
+            n_bullets += u64::from(line.starts_with(['*', '-']));
+            n_ellipsis_ends += u64::from(line.ends_with('…'));
+        };
+        match self.config.profile {
+            Profile::DolmaV2 => split_at_feeds(text, 1).for_each(&mut line),
+            _ => text.split('\n').for_each(&mut line),
+        }
+        let n_words = words.len() as u64;
+        let count = |is: &dyn Fn(&&Word) -> bool| words.iter().filter(is).count() as u64;
+        Signals {
+            word_count: n_words,
+            // Without words it is 0 there; `too_few_words` comes first.
+            mean_word_length: median(words.iter().map(|word| word.chars).collect()),
+            hash_ratio: ratio(count(&has_symbol), n_words),
+            ellipsis_ratio: None,
+            bullet_lines: ratio(n_bullets, n_lines),
+            ellipsis_lines: ratio(n_ellipsis_ends, n_lines),
+            alphabetic_words: ratio(count(&|word| word.some & class::LETTER != 0), n_words),
+            stop_words: count(&is_stop_word),
+        }
+    }
+
     /// The rules in the order of datatrove, which decides the reason.
     fn reason(&self, signals: &Signals) -> Option<&'static str> {
         let config = &self.config;
@@ -217,7 +262,13 @@ impl GopherQuality {
             (config.max_words != 0 && signals.word_count > config.max_words, "too_many_words"),
             (below(signals.mean_word_length, config.min_mean_word_length), "words_too_short"),
             (above(signals.mean_word_length, config.max_mean_word_length), "words_too_long"),
-            (above(signals.hash_ratio, config.max_symbol_ratio), "too_many_hashes"),
+            (
+                above(signals.hash_ratio, config.max_symbol_ratio),
+                match config.profile {
+                    Profile::Datatrove => "too_many_hashes",
+                    _ => "too_many_symbols",
+                },
+            ),
             (above(signals.ellipsis_ratio, config.max_symbol_ratio), "too_many_ellipses"),
             (above(signals.bullet_lines, config.max_bullet_lines), "too_many_bullet_lines"),
             (above(signals.ellipsis_lines, config.max_ellipsis_lines), "too_many_ellipsis_lines"),
@@ -231,6 +282,17 @@ impl GopherQuality {
     }
 }
 
+fn median(mut values: Vec<u32>) -> Option<f64> {
+    values.sort_unstable();
+    let middle = values.len() / 2;
+    let upper = f64::from(*values.get(middle)?);
+    Some(if values.len() % 2 == 1 {
+        upper
+    } else {
+        f64::midpoint(f64::from(values[middle - 1]), upper)
+    })
+}
+
 fn trim_start(line: &str) -> &str {
     line.trim_start_matches(|c| classes(c) & class::SPACE != 0)
 }
@@ -241,6 +303,8 @@ fn trim_end(line: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Array;
+
     use super::*;
     use crate::filter::tests::{reasons, verdicts};
 

@@ -1,23 +1,24 @@
 //! Drops text that repeats itself: lines, paragraphs, n-grams of words.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, StringArray};
+use arrow::array::{ArrayRef, Float64Array, StringArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::words::{Word, class, classes};
+use super::words::{self, Word, class, classes};
 use super::{
     Analysis, Filter, FilterKind, Signal, Verdicts, chars, config, find_duplicates, ratio,
-    text_column,
+    split_at_feeds, text_column,
 };
 use crate::Result;
 
 pub(super) const KIND: FilterKind = FilterKind {
     name: "gopher_repetition",
     summary: "repeated lines, paragraphs and word n-grams",
-    source: "Rae et al. 2021, table A1; profile `datatrove`: datatrove 0.10.1, gopher_repetition_filter.py",
+    source: "Rae et al. 2021, table A1; profile `datatrove`: datatrove 0.10.1, gopher_repetition_filter.py; `dolma-v1`, `dolma-v2`: dolma 1.2.1, taggers/gopher.py with the limits of Dolma 1.5",
     signals: &[
         share("duplicate_paragraphs", "paragraphs that stood before, share of paragraphs"),
         share("duplicate_paragraph_chars", "their characters, share of the text"),
@@ -36,7 +37,9 @@ pub(super) const KIND: FilterKind = FilterKind {
     reasons: REASONS,
     default_config: config::defaults::<Config>,
     build: |table| {
-        Ok(Box::new(GopherRepetition { config: config::from_table("gopher_repetition", table)? }))
+        let of_profile = |config: &Config| Config::of(config.profile);
+        let config = config::from_profile("gopher_repetition", table, of_profile)?;
+        Ok(Box::new(GopherRepetition { config }))
     },
 };
 
@@ -69,6 +72,12 @@ const REASONS: &[&str] = &[
 enum Profile {
     /// Counts the second and later copies; shares are of all characters, white space too.
     Datatrove,
+    /// Counts all copies; shares are of characters in words, split at white space.
+    #[serde(rename = "dolma-v1")]
+    DolmaV1,
+    /// The same; blank lines are no lines.
+    #[serde(rename = "dolma-v2")]
+    DolmaV2,
 }
 
 /// Shares above which a text is dropped. A limit of 0 switches the rules of paragraphs and lines off, as in datatrove.
@@ -88,13 +97,19 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        // Rae et al. 2021, table A1.
+        Self::of(Profile::Datatrove)
+    }
+}
+
+impl Config {
+    fn of(profile: Profile) -> Self {
+        // Rae et al. 2021, table A1; Dolma 1.5 drops for characters of lines at another value.
         Self {
-            profile: Profile::Datatrove,
+            profile,
             max_duplicate_paragraphs: 0.3,
             max_duplicate_paragraph_chars: 0.2,
             max_duplicate_lines: 0.3,
-            max_duplicate_line_chars: 0.2,
+            max_duplicate_line_chars: if profile == Profile::Datatrove { 0.2 } else { 0.3 },
             max_top_n_gram: [0.2, 0.18, 0.16],
             max_duplicate_n_grams: [0.15, 0.14, 0.13, 0.12, 0.11, 0.10],
         }
@@ -113,13 +128,17 @@ impl Filter for GopherRepetition {
 
     fn judge_with(&self, documents: &RecordBatch, analysis: &mut Analysis) -> Result<Verdicts> {
         let texts = text_column(documents)?;
-        let words = analysis.words(texts).iter();
         let mut scratch = Scratch::default();
-        let rows: Vec<[Option<f64>; N_SIGNALS]> = texts
-            .iter()
-            .zip(words)
-            .map(|(text, words)| measure(text.unwrap_or_default(), words, &mut scratch))
-            .collect();
+        let profile = self.config.profile;
+        let rows: Vec<[Option<f64>; N_SIGNALS]> = if profile == Profile::Datatrove {
+            let words = analysis.words(texts).iter();
+            let rows = texts.iter().zip(words);
+            rows.map(|(text, words)| measure(text.unwrap_or_default(), words, &mut scratch))
+                .collect()
+        } else {
+            let texts = texts.iter().map(Option::unwrap_or_default);
+            texts.map(|text| measure_as_dolma(text, profile, &mut scratch)).collect()
+        };
         let reasons: StringArray = rows.iter().map(|signals| self.reason(signals)).collect();
         let signal = |index: usize| -> ArrayRef {
             Arc::new(rows.iter().map(|signals| signals[index]).collect::<Float64Array>())
@@ -131,7 +150,7 @@ impl Filter for GopherRepetition {
 impl GopherRepetition {
     fn reason(&self, signals: &[Option<f64>; N_SIGNALS]) -> Option<&'static str> {
         let config = &self.config;
-        if signals[0].is_none() {
+        if config.profile == Profile::Datatrove && signals[0].is_none() {
             return Some("empty");
         }
         let switchable = [
@@ -177,7 +196,8 @@ fn measure(text: &str, words: &[Word], scratch: &mut Scratch) -> [Option<f64>; N
     scratch.load(text, words);
     for n in 2..=4 {
         scratch.extend(n, true);
-        signals[2 + n] = scratch.top_n_gram(n).and_then(|chars| ratio(chars, n_chars));
+        signals[2 + n] =
+            scratch.top_n_gram(n, n as u64 - 1).and_then(|chars| ratio(chars, n_chars));
     }
     scratch.n_grams.clear();
     for n in 2..=10 {
@@ -189,24 +209,42 @@ fn measure(text: &str, words: &[Word], scratch: &mut Scratch) -> [Option<f64>; N
     signals
 }
 
-/// Splits at runs of at least `n` line feeds, as `re.split(r"\n{n,}")` does.
-fn split_at_feeds(text: &str, n: usize) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let mut from = 0;
-        while let Some(found) = memchr::memchr(b'\n', &text.as_bytes()[from..]) {
-            let at = from + found;
-            let feeds = text.as_bytes()[at..].iter().take_while(|&&byte| byte == b'\n').count();
-            if feeds >= n {
-                rest = Some(&text[at + feeds..]);
-                return Some(&text[..at]);
-            }
-            from = at + feeds;
-        }
-        rest = None;
-        Some(text)
-    })
+fn measure_as_dolma(
+    text: &str,
+    profile: Profile,
+    scratch: &mut Scratch,
+) -> [Option<f64>; N_SIGNALS] {
+    let mut signals = [None; N_SIGNALS];
+    let words = words::split(text);
+    let n_chars: u64 = words.iter().map(|word| u64::from(word.chars)).sum();
+    let (n, copies, copied) = match profile {
+        Profile::DolmaV2 => find_copies(split_at_feeds(text, 1)),
+        _ => find_copies(text.split('\n')),
+    };
+    (signals[2], signals[3]) = (ratio(copies, n), ratio(copied, n_chars.max(1)));
+    scratch.load(text, &words);
+    for n in 2..=10 {
+        scratch.extend(n, true);
+        signals[2 + n] = match n {
+            2..=4 => scratch.top_n_gram(n, 0).and_then(|chars| ratio(chars, n_chars)),
+            _ => scratch.copied_n_grams(n).and_then(|(copied, all)| ratio(copied, all)),
+        };
+    }
+    signals
+}
+
+/// Returns the number of `parts`, how many are not alone, and the characters of those.
+fn find_copies<'a>(parts: impl Iterator<Item = &'a str>) -> (u64, u64, u64) {
+    let mut counts = HashMap::<&str, u64>::new();
+    let mut n = 0;
+    for part in parts {
+        n += 1;
+        *counts.entry(part).or_default() += 1;
+    }
+    let copies = counts.iter().filter(|(_, count)| **count > 1);
+    let (n_copies, copied) =
+        copies.fold((0, 0), |(n, copied), (part, count)| (n + count, copied + count * chars(part)));
+    (n, n_copies, copied)
 }
 
 impl Scratch {
@@ -251,15 +289,30 @@ impl Scratch {
         self.chars_before[first + n] - self.chars_before[first]
     }
 
-    /// Characters of the commonest n-gram times its copies, words joined by spaces; of equals the one that came first counts.
-    fn top_n_gram(&mut self, n: usize) -> Option<u64> {
+    /// Characters of the commonest n-gram, and of `n_spaces` more, times its copies; of equals the one that came first counts.
+    fn top_n_gram(&mut self, n: usize, n_spaces: u64) -> Option<u64> {
         self.table.clear(self.n_grams.len());
         for (first, &hash) in self.n_grams.iter().enumerate() {
             let entry = self.table.entry(hash, first);
             entry.count += 1;
         }
         let (count, first) = self.table.commonest()?;
-        Some(count * (self.chars(first, n) + n as u64 - 1))
+        Some(count * (self.chars(first, n) + n_spaces))
+    }
+
+    /// Characters of n-grams that are not alone, and of all; none where there is no n-gram.
+    fn copied_n_grams(&mut self, n: usize) -> Option<(u64, u64)> {
+        self.table.clear(self.n_grams.len());
+        for (first, &hash) in self.n_grams.iter().enumerate() {
+            self.table.entry(hash, first).count += 1;
+        }
+        let (mut copied, mut all) = (0, 0);
+        for entry in self.table.live() {
+            let chars = entry.count * self.chars(entry.first as usize, n);
+            all += chars;
+            copied += if entry.count > 1 { chars } else { 0 };
+        }
+        (all > 0).then_some((copied, all))
     }
 
     /// Characters of n-grams that stood before, words joined without spaces, jumping over each one that is found.
@@ -341,16 +394,21 @@ impl Table {
         entry
     }
 
+    fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.entries[..=self.mask].iter().filter(|entry| entry.round == self.round)
+    }
+
     /// Returns the highest count and the first place of its hash; of equal counts, the one that came first.
     fn commonest(&self) -> Option<(u64, usize)> {
-        let live = self.entries[..=self.mask].iter().filter(|entry| entry.round == self.round);
-        let best = live.max_by_key(|entry| (entry.count, std::cmp::Reverse(entry.first)))?;
+        let best = self.live().max_by_key(|entry| (entry.count, std::cmp::Reverse(entry.first)))?;
         Some((best.count, best.first as usize))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Array;
+
     use super::*;
     use crate::filter::tests::{reasons, verdicts};
 

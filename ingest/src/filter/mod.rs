@@ -3,7 +3,8 @@
 //! A filter is a pure function of a batch: a [`Verdicts`] with a reason per dropped row and the signals it measured.
 //! The same function serves a job's `[[step]]` and SQL, where `name(text)` returns a struct of `reason` and the signals.
 
-mod c4;
+mod bad_words;
+pub(crate) mod c4;
 mod c4_paragraphs;
 mod fineweb_quality;
 mod gopher_quality;
@@ -88,6 +89,7 @@ pub struct FilterKind {
 
 /// Every filter, sorted by name. Adding one is a file here and a line in this list.
 pub const KINDS: &[FilterKind] = &[
+    bad_words::KIND,
     c4::KIND,
     c4_paragraphs::KIND,
     fineweb_quality::KIND,
@@ -168,6 +170,26 @@ fn find_duplicates<'a>(parts: impl Iterator<Item = &'a str>) -> (u64, u64, u64) 
         }
     }
     (n, copies, copied)
+}
+
+/// Splits at runs of at least `n` line feeds, as `re.split(r"\n{n,}")` does.
+fn split_at_feeds(text: &str, n: usize) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let mut from = 0;
+        while let Some(found) = memchr::memchr(b'\n', &text.as_bytes()[from..]) {
+            let at = from + found;
+            let feeds = text.as_bytes()[at..].iter().take_while(|&&byte| byte == b'\n').count();
+            if feeds >= n {
+                rest = Some(&text[at + feeds..]);
+                return Some(&text[..at]);
+            }
+            from = at + feeds;
+        }
+        rest = None;
+        Some(text)
+    })
 }
 
 /// Returns `part / whole`, nothing where there is nothing to divide by.

@@ -63,6 +63,15 @@ pub(super) fn of(text: &str) -> Vec<Word> {
     tokens.into_iter().map(|token| Word::new(text, token)).collect()
 }
 
+/// Returns the words of `text` as Python's `str.split` does: runs of what is no white space.
+pub(super) fn split(text: &str) -> Vec<Word> {
+    let at = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
+    text.split(|c| classes(c) & class::SPACE != 0)
+        .filter(|part| !part.is_empty())
+        .map(|part| Word::new(text, (at(part), at(part) + part.len())))
+        .collect()
+}
+
 /// Returns the number of sentences that spaCy's sentencizer finds in `text`, whose words are `words`.
 ///
 /// A sentence goes on to the first word behind an end mark that is no punctuation. White space beyond a single space is a

@@ -4,6 +4,7 @@
 //! and may fill metadata that it found on the way. In SQL `name(text)` returns the new text.
 
 pub(crate) mod extract_html;
+mod c4_lines;
 mod mask_pii;
 mod normalize;
 
@@ -74,7 +75,8 @@ pub struct ModifierKind {
 }
 
 /// Every modifier, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[ModifierKind] = &[extract_html::KIND, mask_pii::KIND, normalize::KIND];
+pub const KINDS: &[ModifierKind] =
+    &[c4_lines::KIND, extract_html::KIND, mask_pii::KIND, normalize::KIND];
 
 /// Returns the modifier called `name`.
 #[must_use]

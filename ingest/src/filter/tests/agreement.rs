@@ -134,3 +134,110 @@ fn decides_every_document_of_the_benchmark_corpus_as_datatrove_did() {
     }
     assert_eq!(n_different, 0);
 }
+
+/// What dolma measures, and the reasons of ours that follow from it.
+const DOLMA: &[(&str, &[(&str, &[&str])])] = &[
+    (
+        "gopher_quality",
+        &[
+            ("word_count", &["too_few_words", "too_many_words"]),
+            ("median_word_length", &["words_too_short", "words_too_long"]),
+            ("symbol_to_word_ratio", &["too_many_symbols"]),
+            ("fraction_of_words_with_alpha_character", &["too_few_alphabetic_words"]),
+            ("required_word_count", &["too_few_stop_words"]),
+            ("fraction_of_lines_starting_with_bullet_point", &["too_many_bullet_lines"]),
+            ("fraction_of_lines_ending_with_ellipsis", &["too_many_ellipsis_lines"]),
+        ],
+    ),
+    (
+        "gopher_repetition",
+        &[
+            ("fraction_of_duplicate_lines", &["duplicate_lines"]),
+            ("fraction_of_characters_in_duplicate_lines", &["duplicate_line_chars"]),
+            ("fraction_of_characters_in_most_common_2grams", &["top_2_gram"]),
+            ("fraction_of_characters_in_most_common_3grams", &["top_3_gram"]),
+            ("fraction_of_characters_in_most_common_4grams", &["top_4_gram"]),
+            ("fraction_of_characters_in_duplicate_5grams", &["duplicate_5_grams"]),
+            ("fraction_of_characters_in_duplicate_6grams", &["duplicate_6_grams"]),
+            ("fraction_of_characters_in_duplicate_7grams", &["duplicate_7_grams"]),
+            ("fraction_of_characters_in_duplicate_8grams", &["duplicate_8_grams"]),
+            ("fraction_of_characters_in_duplicate_9grams", &["duplicate_9_grams"]),
+            ("fraction_of_characters_in_duplicate_10grams", &["duplicate_10_grams"]),
+        ],
+    ),
+];
+
+/// dolma records every limit that a document breaks: ours must be among them, and none where there are none.
+#[test]
+fn decides_every_document_of_the_benchmark_corpus_as_dolma_did() {
+    let Some(corpus) = corpus() else { return };
+    let recorded = recorded("dolma");
+    let texts: Vec<&str> = corpus.iter().map(|(_, text)| text.as_str()).collect();
+    let mut n_different = 0;
+    for (profile, key) in [("dolma-v1", "gopher_v1"), ("dolma-v2", "gopher_v2")] {
+        for (name, rules) in DOLMA {
+            let found = reasons(kind(name).unwrap(), &format!("profile = '{profile}'"), &texts);
+            let mut n_equal = 0;
+            for ((id, _), found) in corpus.iter().zip(&found) {
+                let broken: Vec<&str> = recorded[id][key]
+                    .as_str()
+                    .map(|broken| broken.split(',').collect())
+                    .unwrap_or_default();
+                let wanted: Vec<&str> = rules
+                    .iter()
+                    .filter(|(theirs, _)| broken.contains(theirs))
+                    .flat_map(|(_, ours)| *ours)
+                    .copied()
+                    .collect();
+                let is_equal = match found {
+                    Some(reason) => wanted.contains(&reason.as_str()),
+                    None => wanted.is_empty(),
+                };
+                match is_equal {
+                    true => n_equal += 1,
+                    false => eprintln!("{key} {id}: {found:?}, dolma {wanted:?}"),
+                }
+            }
+            eprintln!("{key} {name}: {n_equal} of {} decisions equal", corpus.len());
+            n_different += corpus.len() - n_equal;
+        }
+    }
+    assert_eq!(n_different, 0);
+}
+
+#[test]
+fn edits_every_page_of_the_benchmark_corpus_as_datatrove_did() {
+    let Some(corpus) = corpus() else { return };
+    let recorded = recorded("datatrove");
+    let texts: Vec<&str> = corpus.iter().map(|(_, text)| text.as_str()).collect();
+    for (config, key) in [("", "c4"), ("profile = 'fineweb'", "c4_fineweb")] {
+        let table: toml::Table = config.parse().unwrap();
+        let modifier = (crate::modifier::kind("c4_lines").unwrap().build)(&table).unwrap();
+        let modified = modifier.modify(&batch(&texts)).unwrap();
+        let (mut n_pages, mut n_equal) = (0, 0);
+        for (row, (id, text)) in corpus.iter().enumerate() {
+            if recorded[id][key] != Value::Bool(true) {
+                continue;
+            }
+            n_pages += 1;
+            let new = modified.text.value(row);
+            let is_equal = match recorded[id][format!("{key}_text")].as_str() {
+                Some(theirs) => sha1_head(new) == theirs,
+                None => new == text,
+            };
+            match is_equal {
+                true => n_equal += 1,
+                false => eprintln!("{key} {id}: another text"),
+            }
+        }
+        eprintln!("{key}: {n_equal} of {n_pages} texts equal");
+        assert_eq!(n_equal, n_pages);
+    }
+}
+
+/// The first 16 digits of the SHA-1 of `text`.
+fn sha1_head(text: &str) -> String {
+    use sha1::Digest;
+    let digest = sha1::Sha1::digest(text.as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
