@@ -7,6 +7,7 @@
 #[cfg(feature = "crawl")]
 pub mod crawl;
 pub mod error;
+pub mod fasttext;
 pub mod filter;
 pub mod modifier;
 pub mod source;
