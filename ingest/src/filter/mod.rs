@@ -6,6 +6,7 @@
 mod bad_words;
 pub(crate) mod c4;
 mod c4_paragraphs;
+mod classifier;
 mod fineweb_quality;
 mod gopher_quality;
 mod gopher_repetition;
@@ -92,6 +93,7 @@ pub const KINDS: &[FilterKind] = &[
     bad_words::KIND,
     c4::KIND,
     c4_paragraphs::KIND,
+    classifier::KIND,
     fineweb_quality::KIND,
     gopher_quality::KIND,
     gopher_repetition::KIND,

@@ -3,8 +3,8 @@
 //! A modifier is a pure function of a batch. It says which spans it changed, may reject a row (a page without text),
 //! and may fill metadata that it found on the way. In SQL `name(text)` returns the new text.
 
-pub(crate) mod extract_html;
 mod c4_lines;
+pub(crate) mod extract_html;
 mod mask_pii;
 mod normalize;
 
