@@ -13,9 +13,12 @@ mod date;
 mod epub;
 mod files;
 mod inflate;
+mod input;
 mod jats;
 mod jsonl;
 mod latex;
+mod markup;
+mod mediawiki;
 mod paper;
 mod parquet;
 mod prose;
@@ -98,6 +101,7 @@ pub const KINDS: &[SourceKind] = &[
     epub::KIND,
     jats::KIND,
     jsonl::KIND,
+    mediawiki::KIND,
     parquet::KIND,
     tei::KIND,
     text::KIND,
