@@ -37,6 +37,28 @@ impl fmt::Display for Place {
 }
 
 impl Place {
+    /// Bytes of [`Self::to_bytes`].
+    pub(super) const BYTES: usize = 17;
+
+    pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.stream.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[16] = u8::from(self.has_streams);
+        bytes
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        assert_eq!(bytes.len(), Self::BYTES, "bytes of a place");
+        Self {
+            stream: number(&bytes[..8]),
+            offset: number(&bytes[8..16]),
+            has_streams: bytes[16] == 1,
+        }
+    }
+
     /// The place `bytes` later in the same stream.
     pub(super) fn after(self, bytes: usize) -> Self {
         Self { offset: self.offset + bytes as u64, ..self }
@@ -64,7 +86,7 @@ pub(super) struct Input {
 
 enum Inner {
     Plain(BufReader<File>),
-    Inflated { input: Box<dyn BufRead + Send>, damage: &'static str },
+    Inflated { input: Box<dyn BufRead + Send>, damage: &'static str, is_damaged: bool },
     Bzip2(Box<Bzip2>),
 }
 
@@ -87,16 +109,30 @@ impl Input {
             Inner::Bzip2(Box::new(Bzip2::new(input, start)))
         } else if head.starts_with(&inflate::MAGIC) {
             let decoder = BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(input));
-            Inner::Inflated { input: Box::new(decoder), damage: "bad_gzip" }
+            Inner::Inflated { input: Box::new(decoder), damage: "bad_gzip", is_damaged: false }
         } else if head == ZSTD {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
             decoder.window_log_max(WINDOW_LOG_MAX)?;
             let decoder = BufReader::with_capacity(READ_BYTES, decoder);
-            Inner::Inflated { input: Box::new(decoder), damage: "bad_zstd" }
+            Inner::Inflated { input: Box::new(decoder), damage: "bad_zstd", is_damaged: false }
         } else {
             Inner::Plain(input)
         };
         Ok(Self { inner, offset: start, end, is_over: !is_mine })
+    }
+
+    /// Whether the bytes are those of the file.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.inner, Inner::Plain(_))
+    }
+
+    /// Goes on at `offset` of a plain file.
+    pub(super) fn seek_plain(&mut self, offset: u64) -> io::Result<()> {
+        if let Inner::Plain(input) = &mut self.inner {
+            input.seek(SeekFrom::Start(offset))?;
+            self.offset = offset;
+        }
+        Ok(())
     }
 
     /// Makes sure that the buffer has bytes, unless the file ends.
@@ -106,10 +142,11 @@ impl Input {
         }
         let filled = match &mut self.inner {
             Inner::Plain(input) => !input.fill_buf()?.is_empty(),
-            Inner::Inflated { input, damage } => match fill(input) {
+            Inner::Inflated { input, damage, is_damaged } => match fill(input) {
                 Ok(filled) => filled,
+                Err(_) if *is_damaged => false,
                 Err(_) => {
-                    self.is_over = true;
+                    *is_damaged = true;
                     return Ok(Filled::Damaged(damage));
                 }
             },

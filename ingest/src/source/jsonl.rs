@@ -1,4 +1,4 @@
-//! JSON lines: an object per line, plain, gzip or Zstandard.
+//! JSON lines: an object per line, plain, gzip, Zstandard or bzip2.
 //!
 //! A line that is no JSON object is a reject, with lone surrogates and numbers beyond a double counted as no JSON. Of a key
 //! that stands twice the last counts. NUL characters in a text are kept.
@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -14,18 +13,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::{DocumentStream, Source, SourceFile, SourceKind, compressed, config, date};
+use super::lines::{Line, Lines};
+use super::{DocumentStream, Source, SourceFile, SourceKind, config, date};
 use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {
     name: "jsonl",
-    summary: "JSON lines, plain, gzip or Zstandard, a document per line",
+    summary: "JSON lines, plain, gzip, Zstandard or bzip2, a document per line",
     source: "RFC 8259; jsonlines.org",
     document_kind: "web",
     patterns: &[
         "*.jsonl",
         "*.jsonl.gz",
         "*.jsonl.zst",
+        "*.jsonl.bz2",
         "*.ndjson",
         "*.ndjson.gz",
         "*.ndjson.zst",
@@ -41,8 +42,6 @@ pub(super) const KIND: SourceKind = SourceKind {
         }))
     },
 };
-
-const READ_BYTES: usize = 256 << 10;
 
 // `from_table` refuses unknown keys: serde cannot where fields are flattened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,7 +94,7 @@ struct Jsonl {
 
 impl Source for Jsonl {
     fn is_splittable(&self, name: &str) -> bool {
-        !name.ends_with(".gz") && !name.ends_with(".zst")
+        !name.ends_with(".gz") && !name.ends_with(".zst") && !name.ends_with(".bz2")
     }
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
@@ -108,113 +107,6 @@ impl Source for Jsonl {
     }
 }
 
-/// Lines of a file with their offsets, inflated if need be.
-pub(super) struct Lines {
-    input: Box<dyn BufRead + Send>,
-    pub(super) offset: u64,
-    end: u64,
-    /// The reason of a failure to inflate.
-    pub(super) damage: &'static str,
-    is_plain: bool,
-}
-
-/// What came of reading a line.
-pub(super) enum Line {
-    Whole,
-    TooLong,
-    /// The rest of the file cannot be inflated.
-    Damaged,
-    End,
-}
-
-impl Lines {
-    pub(super) fn open(file: File, range: &Range<u64>) -> io::Result<Self> {
-        let opened = compressed::open(file.try_clone()?)?;
-        let Some(damage) = opened.damage else {
-            return Self::plain(file, range);
-        };
-        let input = opened.input;
-        // Whoever reads the first byte reads all.
-        let end = if range.start == 0 && !range.is_empty() { u64::MAX } else { 0 };
-        Ok(Self { input, offset: 0, end, damage, is_plain: false })
-    }
-
-    fn plain(mut file: File, range: &Range<u64>) -> io::Result<Self> {
-        // A line belongs to the range that it begins in: what precedes the first line feed is another's.
-        let offset = range.start.saturating_sub(1);
-        file.seek(SeekFrom::Start(offset))?;
-        let input = Box::new(BufReader::with_capacity(READ_BYTES, file));
-        let mut lines = Self {
-            input,
-            offset,
-            end: if range.is_empty() { 0 } else { range.end },
-            damage: "",
-            is_plain: true,
-        };
-        if range.start > 0 && range.start < range.end {
-            lines.skip_line()?;
-        }
-        Ok(lines)
-    }
-
-    fn skip_line(&mut self) -> io::Result<()> {
-        loop {
-            let data = self.input.fill_buf()?;
-            let found = memchr::memchr(b'\n', data);
-            let n = found.map_or(data.len(), |at| at + 1);
-            self.input.consume(n);
-            self.offset += n as u64;
-            if found.is_some() || n == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Reads the next line into `line`, without its line feed.
-    pub(super) fn read(&mut self, line: &mut Vec<u8>, limit: usize) -> io::Result<Line> {
-        line.clear();
-        if self.offset >= self.end {
-            return Ok(Line::End);
-        }
-        let start = self.offset;
-        loop {
-            let data = match self.input.fill_buf() {
-                Ok(data) => data,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if self.is_plain => return Err(error),
-                Err(_) => {
-                    self.end = 0;
-                    return Ok(Line::Damaged);
-                }
-            };
-            if data.is_empty() {
-                return Ok(if self.offset == start { Line::End } else { Line::Whole });
-            }
-            let found = memchr::memchr(b'\n', data);
-            let n = found.unwrap_or(data.len());
-            if line.len() + n > limit {
-                self.skip_long_line()?;
-                return Ok(Line::TooLong);
-            }
-            line.extend_from_slice(&data[..n]);
-            let n = n + usize::from(found.is_some());
-            self.input.consume(n);
-            self.offset += n as u64;
-            if found.is_some() {
-                return Ok(Line::Whole);
-            }
-        }
-    }
-
-    fn skip_long_line(&mut self) -> io::Result<()> {
-        match self.skip_line() {
-            // What follows cannot be read: the next call says so.
-            Err(_) if !self.is_plain => Ok(()),
-            other => other,
-        }
-    }
-}
-
 struct Reader {
     file: SourceFile,
     config: Config,
@@ -224,16 +116,16 @@ struct Reader {
 
 impl Rows for Reader {
     fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
-        let offset = self.lines.offset;
+        let offset = self.lines.offset();
         let read = self.lines.read(&mut self.line, self.config.line_bytes_max);
         let read = read.map_err(Error::io("read", &self.file.path))?;
         let locator = format!("{}#{offset}", self.file.name);
-        let bytes_raw = self.lines.offset - offset;
+        let bytes_raw = self.lines.offset() - offset;
         let record = Record { locator: &locator, bytes_raw, ..Record::default() };
         match read {
             Line::End => return Ok(false),
             Line::TooLong => rows.reject(&record, "line_too_long"),
-            Line::Damaged => rows.reject(&record, self.lines.damage),
+            Line::Damaged(reason) => rows.reject(&record, reason),
             Line::Whole => self.push(offset, &record, rows),
         }
         Ok(true)

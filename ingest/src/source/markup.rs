@@ -106,6 +106,48 @@ pub(super) fn read_to(
     }
 }
 
+/// Reads the rest of a tag into `out`, up to its `>`, which is read too; a `>` in quotes does not end it.
+pub(super) fn read_tag(input: &mut Input, limit: usize, out: &mut Vec<u8>) -> io::Result<End> {
+    let mut quote = None;
+    let mut bytes = 0_u64;
+    loop {
+        match input.fill()? {
+            Filled::Bytes => {}
+            Filled::End => return Ok(End::Eof),
+            Filled::Damaged(reason) => return Ok(End::Damaged(reason)),
+        }
+        let data = input.buffer();
+        let mut at = 0;
+        let mut is_over = false;
+        while at < data.len() && !is_over {
+            let rest = &data[at..];
+            let found = match quote {
+                Some(open) => memchr::memchr(open, rest),
+                None => memchr::memchr3(b'"', b'\'', b'>', rest),
+            };
+            let Some(found) = found else {
+                at = data.len();
+                break;
+            };
+            at += found + 1;
+            match (quote, data[at - 1]) {
+                (None, b'>') => is_over = true,
+                (None, open) => quote = Some(open),
+                (Some(_), _) => quote = None,
+            }
+        }
+        bytes += at as u64;
+        if bytes <= limit as u64 {
+            out.extend_from_slice(&data[..at]);
+        }
+        input.consume(at);
+        if is_over {
+            let is_long = bytes > limit as u64;
+            return Ok(if is_long { End::TooLong(bytes) } else { End::Found });
+        }
+    }
+}
+
 /// Resolves the five entities of XML and references to characters; what is neither stays as it is.
 pub(super) fn unescape(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());

@@ -17,12 +17,14 @@ mod input;
 mod jats;
 mod jsonl;
 mod latex;
+mod lines;
 mod markup;
 mod mediawiki;
 mod paper;
 mod parquet;
 mod prose;
 mod s2orc;
+mod stackexchange;
 mod tei;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -103,6 +105,7 @@ pub const KINDS: &[SourceKind] = &[
     jsonl::KIND,
     mediawiki::KIND,
     parquet::KIND,
+    stackexchange::KIND,
     tei::KIND,
     text::KIND,
     warc::KIND,

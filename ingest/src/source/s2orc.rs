@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::jsonl::{Line, Lines};
+use super::lines::{Line, Lines};
 use super::paper::Paper;
 use super::text::WholeFile;
 use super::{DocumentStream, Source, SourceFile, SourceKind, config};
@@ -102,16 +102,16 @@ struct Many {
 
 impl Rows for Many {
     fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
-        let offset = self.lines.offset;
+        let offset = self.lines.offset();
         let read = self.lines.read(&mut self.line, self.config.paper_bytes_max);
         let read = read.map_err(Error::io("read", &self.file.path))?;
         let locator = format!("{}#{offset}", self.file.name);
-        let bytes_raw = self.lines.offset - offset;
+        let bytes_raw = self.lines.offset() - offset;
         let record = Record { locator: &locator, bytes_raw, ..Record::default() };
         match read {
             Line::End => return Ok(false),
             Line::TooLong => rows.reject(&record, "line_too_long"),
-            Line::Damaged => rows.reject(&record, self.lines.damage),
+            Line::Damaged(reason) => rows.reject(&record, reason),
             Line::Whole if self.line.trim_ascii().is_empty() => {}
             Line::Whole => push(&self.line, record, self.config, rows),
         }

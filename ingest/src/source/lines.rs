@@ -1,0 +1,100 @@
+//! Lines of a file, inflated if need be, with their offsets.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use super::input::{Filled, Input};
+
+/// Lines that begin in a range of a plain file; of another file all, in the range that has its first byte.
+pub(super) struct Lines {
+    input: Input,
+    end: u64,
+    damage: Option<&'static str>,
+}
+
+/// What came of reading a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Whole,
+    TooLong,
+    /// The rest of the file cannot be inflated; the reason as a reject has it.
+    Damaged(&'static str),
+    End,
+}
+
+impl Lines {
+    pub(super) fn open(file: File, range: &Range<u64>) -> io::Result<Self> {
+        let mut input = Input::open(file, &(0..u64::MAX))?;
+        if !input.is_plain() {
+            let is_mine = range.start == 0 && !range.is_empty();
+            return Ok(Self { input, end: if is_mine { u64::MAX } else { 0 }, damage: None });
+        }
+        if range.start > 0 && !range.is_empty() {
+            // A line belongs to the range that it begins in: what precedes the first line feed is another's.
+            input.seek_plain(range.start - 1)?;
+            skip_line(&mut input)?;
+        }
+        Ok(Self { input, end: if range.is_empty() { 0 } else { range.end }, damage: None })
+    }
+
+    /// Bytes before the next line: in the file, or in what was inflated.
+    pub(super) fn offset(&self) -> u64 {
+        self.input.offset()
+    }
+
+    /// Reads the next line into `line`, without its line feed, at most `limit` bytes.
+    pub(super) fn read(&mut self, line: &mut Vec<u8>, limit: usize) -> io::Result<Line> {
+        line.clear();
+        if let Some(reason) = self.damage.take() {
+            self.end = 0;
+            return Ok(Line::Damaged(reason));
+        }
+        let start = self.offset();
+        if start >= self.end {
+            return Ok(Line::End);
+        }
+        loop {
+            match self.input.fill()? {
+                Filled::Bytes => {}
+                Filled::End if self.offset() == start => return Ok(Line::End),
+                Filled::End => return Ok(Line::Whole),
+                Filled::Damaged(reason) => {
+                    self.end = 0;
+                    return Ok(Line::Damaged(reason));
+                }
+            }
+            let data = self.input.buffer();
+            let found = memchr::memchr(b'\n', data);
+            let n = found.unwrap_or(data.len());
+            if line.len() + n > limit {
+                // Damage on the way is told with the next line.
+                self.damage = skip_line(&mut self.input)?;
+                return Ok(Line::TooLong);
+            }
+            line.extend_from_slice(&data[..n]);
+            self.input.consume(n + usize::from(found.is_some()));
+            if found.is_some() {
+                return Ok(Line::Whole);
+            }
+        }
+    }
+}
+
+/// Reads on until after a line feed; returns the damage that ended it instead.
+fn skip_line(input: &mut Input) -> io::Result<Option<&'static str>> {
+    loop {
+        match input.fill()? {
+            Filled::Bytes => {}
+            Filled::End => return Ok(None),
+            Filled::Damaged(reason) => return Ok(Some(reason)),
+        }
+        let data = input.buffer();
+        let found = memchr::memchr(b'\n', data);
+        let n = found.map_or(data.len(), |at| at + 1);
+        input.consume(n);
+        if found.is_some() {
+            return Ok(None);
+        }
+    }
+}
