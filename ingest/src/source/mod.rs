@@ -3,9 +3,11 @@
 //! A source opens a file, or a byte range of one, and streams batches of [`shard::schema::source_schema`].
 //! It knows nothing of the engine; the engine wraps every kind in the same `FileSource`.
 
+mod array;
 mod arrow;
 mod batch;
 mod charset;
+mod chat;
 mod code;
 mod compressed;
 mod csv;
@@ -99,12 +101,17 @@ pub struct SourceKind {
 
 /// Every kind of source, sorted by name. Adding one is a file here and a line in this list.
 pub const KINDS: &[SourceKind] = &[
+    arrow::KIND,
+    chat::KIND,
     code::KIND,
+    csv::KIND,
     epub::KIND,
     jats::KIND,
     jsonl::KIND,
+    latex::KIND,
     mediawiki::KIND,
     parquet::KIND,
+    s2orc::KIND,
     stackexchange::KIND,
     tei::KIND,
     text::KIND,
