@@ -162,6 +162,8 @@ fn loses_and_doubles_nothing_when_killed_at_any_moment() {
         per_host: 4,
         delay_seconds: 0.001,
         segment_bytes: 100_000,
+        // The last pages of the large site are further away than the default.
+        max_depth: 100,
         ..config(url, folder)
     };
     if let Ok(child) = std::env::var(CHILD) {
