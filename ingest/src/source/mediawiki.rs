@@ -114,8 +114,11 @@ impl Site {
         let mut head = Vec::new();
         let end = [&b"</siteinfo>"[..], b"<page>"];
         while head.len() < Self::HEAD_BYTES_MAX {
-            if input.fill().map_err(Error::io("read", path))? != Filled::Bytes {
-                break;
+            match input.fill().map_err(Error::io("read", path))? {
+                Filled::Bytes => {}
+                Filled::End => break,
+                // The pages say so again, as a reject.
+                Filled::Damaged(_) => return Ok(Self::parse(&head)),
             }
             let buffer = input.buffer();
             let n = buffer.len();

@@ -16,11 +16,13 @@ mod epub;
 mod files;
 mod inflate;
 mod input;
+mod irc;
 mod jats;
 mod jsonl;
 mod latex;
 mod lines;
 mod markup;
+mod mbox;
 mod mediawiki;
 mod paper;
 mod parquet;
@@ -106,9 +108,11 @@ pub const KINDS: &[SourceKind] = &[
     code::KIND,
     csv::KIND,
     epub::KIND,
+    irc::KIND,
     jats::KIND,
     jsonl::KIND,
     latex::KIND,
+    mbox::KIND,
     mediawiki::KIND,
     parquet::KIND,
     s2orc::KIND,

@@ -179,3 +179,26 @@ pub(crate) fn word_f1(found: &str, expected: &str) -> f64 {
     let common: u64 = found.iter().map(|(word, n)| n.min(expected.get(word).unwrap_or(&0))).sum();
     2.0 * common as f64 / (found.values().sum::<u64>() + expected.values().sum::<u64>()) as f64
 }
+
+/// Reads the files of a `.tar.gz`: plain files with short names, which is all that the data has.
+pub(crate) fn untar(path: &Path) -> Vec<(String, String)> {
+    let mut tar = Vec::new();
+    let mut decoder = flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap());
+    std::io::Read::read_to_end(&mut decoder, &mut tar).unwrap();
+    let mut files = Vec::new();
+    let mut at = 0;
+    while tar.get(at).is_some_and(|&byte| byte != 0) {
+        let field = |range: Range<usize>| {
+            let bytes = &tar[at + range.start..at + range.end];
+            let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+            String::from_utf8(bytes[..end].to_vec()).unwrap()
+        };
+        let size = usize::from_str_radix(field(124..136).trim(), 8).unwrap();
+        if tar[at + 156] == b'0' {
+            let body = &tar[at + 512..at + 512 + size];
+            files.push((field(0..100), String::from_utf8_lossy(body).into_owned()));
+        }
+        at += 512 + size.div_ceil(512) * 512;
+    }
+    files
+}

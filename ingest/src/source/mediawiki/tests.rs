@@ -175,7 +175,7 @@ const LEFTOVERS: [&str; 12] =
 #[test]
 fn leaves_no_markup_in_real_articles() {
     let Some(folder) = testing::data("wiki") else { return };
-    let pages = unpack(&folder.join("wikitext-71-pages.tar.gz"));
+    let pages = testing::untar(&folder.join("wikitext-71-pages.tar.gz"));
     let mut clean = 0;
     for (name, source) in &pages {
         let text = convert(source);
@@ -195,25 +195,137 @@ fn leaves_no_markup_in_real_articles() {
     assert!(clean >= 66, "{clean} of 71");
 }
 
-/// Reads the files of a `.tar.gz`: plain files with short names, which is all that the data has.
-fn unpack(path: &Path) -> Vec<(String, String)> {
-    let mut tar = Vec::new();
-    let mut decoder = flate2::read::MultiGzDecoder::new(fs::File::open(path).unwrap());
-    std::io::Read::read_to_end(&mut decoder, &mut tar).unwrap();
-    let mut files = Vec::new();
-    let mut at = 0;
-    while tar.get(at).is_some_and(|&byte| byte != 0) {
-        let field = |range: std::ops::Range<usize>| {
-            let bytes = &tar[at + range.start..at + range.end];
-            let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-            String::from_utf8(bytes[..end].to_vec()).unwrap()
+const HEAD: &str = "<mediawiki xml:lang=\"ltg\"><siteinfo><dbname>w</dbname><base>https://w.example/wiki/Main</base>\
+    <namespaces><namespace key=\"6\">Fails</namespace></namespaces></siteinfo>\n";
+
+fn page(title: &str, text: &str) -> String {
+    format!(
+        "<page><title>{title}</title><ns>0</ns><id>7</id><revision><id>8</id><text>{text}</text></revision></page>\n"
+    )
+}
+
+fn dump(parts: &[String]) -> Vec<u8> {
+    parts.concat().into_bytes()
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn read(bytes: &[u8], name: &str, cuts: &[u16]) -> Vec<testing::Row> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    testing::conforms(&*testing::build(&KIND, ""), &testing::file(&path), cuts)
+}
+
+#[test]
+fn tells_addresses_and_titles_as_the_site_writes_them() {
+    let xml = dump(&[
+        HEAD.to_owned(),
+        page("A/B? &amp; &#xe9; c", "x [[Fails:a|b]]"),
+        "</mediawiki>".to_owned(),
+    ]);
+    let rows = read(&xml, "a.xml", &[]);
+    assert_eq!(rows[0].value("title"), Some("A/B? & é c"));
+    assert_eq!(rows[0].url.as_deref(), Some("https://w.example/wiki/A/B%3F_&_%C3%A9_c"));
+    assert_eq!((rows[0].text.as_str(), rows[0].value("page_id")), ("x", Some("7")));
+    assert_eq!((rows[0].value("revision_id"), rows[0].value("wiki")), (Some("8"), Some("w")));
+    assert_eq!(rows[0].locator, format!("a.xml#{}", HEAD.len()));
+}
+
+#[test]
+fn loses_only_the_page_that_is_damaged() {
+    let bomb = "<page><!DOCTYPE a [<!ENTITY b \"c\">]><title>x</title></page>";
+    let parts = [
+        HEAD.to_owned(),
+        page("one", "&undefined; &lol;"),
+        "<page><title>x</title><text>a</wrong></page>".to_owned(),
+        "<page><ns>0</ns></page>".to_owned(),
+        bomb.to_owned(),
+        page("two", "kept"),
+        "<page><title>cut".to_owned(),
+    ];
+    let mut xml = dump(&parts);
+    let reasons = |rows: &[testing::Row]| {
+        rows.iter().map(|row| row.reject.clone().unwrap_or(row.text.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        reasons(&read(&xml, "a.xml", &[9_000, 30_000, 60_000])),
+        ["&undefined; &lol;", "bad_xml", "bad_xml", "bad_xml", "kept", "truncated"]
+    );
+    let at = memchr::memmem::find(&xml, b"kept").unwrap();
+    xml[at] = 0xff;
+    assert_eq!(reasons(&read(&xml, "a.xml", &[]))[4], "bad_utf8");
+    let large = dump(&[HEAD.to_owned(), page("a", &"x".repeat(70_000)), page("b", "y")]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.xml");
+    fs::write(&path, large).unwrap();
+    let source = testing::build(&KIND, "page_bytes_max = 10000");
+    let rows = testing::conforms(&*source, &testing::file(&path), &[30_000]);
+    assert_eq!(reasons(&rows), ["too_large", "y"]);
+    assert_eq!(
+        rows[0].bytes_raw,
+        70_000 + page("a", "").len() as u64 - "<page></page>\n".len() as u64
+    );
+    fs::write(&path, "<html/>").unwrap();
+    let error = source.open(&testing::file(&path), None).err().unwrap().to_string();
+    assert!(error.contains("mediawiki"), "{error}");
+}
+
+#[test]
+fn reads_bzip2_streams_and_goes_on_after_a_damaged_one() {
+    let streams: Vec<Vec<u8>> = [HEAD.to_owned() + &page("0", "n0")]
+        .into_iter()
+        .chain((1..5).map(|n| page(&n.to_string(), &format!("n{n}"))))
+        .map(|part| bzip2(part.as_bytes()))
+        .collect();
+    let whole = streams.concat();
+    let rows = read(&whole, "a.xml.bz2", &[5_000, 20_000, 40_000]);
+    assert_eq!(
+        rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>(),
+        ["n0", "n1", "n2", "n3", "n4"]
+    );
+    assert_eq!(rows[1].locator, format!("a.xml.bz2#{}+0", streams[0].len()));
+    assert_eq!(rows[0].locator, format!("a.xml.bz2#0+{}", HEAD.len()));
+    let mut damaged = whole.clone();
+    damaged[streams[0].len() + streams[1].len() + 30] ^= 0xff;
+    let rows = read(&damaged, "a.xml.bz2", &[]);
+    let kept: Vec<&str> =
+        rows.iter().filter(|row| row.reject.is_none()).map(|row| row.text.as_str()).collect();
+    assert_eq!(kept, ["n0", "n1", "n3", "n4"]);
+    assert!(rows.iter().any(|row| row.reject.as_deref() == Some("bad_bzip2")));
+    let rows = read(&whole[..whole.len() - 10], "a.xml.bz2", &[]);
+    assert_eq!(rows.last().unwrap().reject.as_deref(), Some("bad_bzip2"));
+    let mut zstd = zstd::encode_all(&*dump(&[HEAD.to_owned(), page("a", "z")]), 1).unwrap();
+    assert_eq!(read(&zstd, "a.xml.zst", &[30_000])[0].text, "z");
+    zstd.truncate(zstd.len() - 4);
+    assert!(read(&zstd, "a.xml.zst", &[]).iter().any(|row| row.reject.is_some()));
+}
+
+proptest! {
+    /// Streams that end anywhere, as parallel compressors cut them, inside tags too.
+    #[test]
+    fn ranges_of_any_size_tile_a_dump(
+        texts in proptest::collection::vec("[a-z]{1,30}", 0..20),
+        cuts in proptest::collection::vec(any::<u16>(), 0..5),
+        streams in proptest::collection::vec(any::<u16>(), 0..6),
+        is_packed in any::<bool>(),
+    ) {
+        let pages: Vec<String> =
+            texts.iter().enumerate().map(|(n, text)| page(&n.to_string(), text)).collect();
+        let xml = HEAD.to_owned() + &pages.concat() + "</mediawiki>";
+        let mut ends: Vec<usize> = streams.iter().map(|&cut| xml.len() * usize::from(cut) / 65536).collect();
+        ends.extend([0, xml.len()]);
+        ends.sort_unstable();
+        let bytes = if is_packed {
+            ends.windows(2).flat_map(|pair| bzip2(&xml.as_bytes()[pair[0]..pair[1]])).collect()
+        } else {
+            xml.into_bytes()
         };
-        let size = usize::from_str_radix(field(124..136).trim(), 8).unwrap();
-        if tar[at + 156] == b'0' {
-            let body = &tar[at + 512..at + 512 + size];
-            files.push((field(0..100), String::from_utf8_lossy(body).into_owned()));
-        }
-        at += 512 + size.div_ceil(512) * 512;
+        let rows = read(&bytes, "a.xml", &cuts);
+        prop_assert_eq!(rows.into_iter().map(|row| row.text).collect::<Vec<_>>(), texts);
     }
-    files
 }
