@@ -323,6 +323,21 @@ mod tests {
         eprintln!("read {n_files} fuzzed files, {n_rows} rows, {n_rejects} rejects");
     }
 
+    #[test]
+    fn gives_naughty_strings_back_byte_for_byte() {
+        let Some(folder) = testing::data("conformance/strings") else { return };
+        let strings: Vec<String> =
+            serde_json::from_slice(&fs::read(folder.join("blns.json")).unwrap()).unwrap();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(["text", "number"]).unwrap();
+        for (number, text) in strings.iter().enumerate() {
+            writer.write_record([text, &number.to_string()]).unwrap();
+        }
+        let rows = table("a.csv", &writer.into_inner().unwrap(), "");
+        let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        assert_eq!(texts, strings);
+    }
+
     proptest! {
         #[test]
         fn gives_back_what_was_written(

@@ -345,6 +345,55 @@ mod tests {
         eprintln!("judged {judged} of {} files", cases.len());
     }
 
+    /// Values of the suite stand where a document has metadata; its line feeds would end the line.
+    #[test]
+    fn takes_and_refuses_json_as_the_test_suite_says() {
+        let Some(folder) = testing::data("conformance/json/test_parsing") else { return };
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a.jsonl");
+        let source = testing::build(&KIND, "");
+        let mut judged = std::collections::BTreeMap::new();
+        for entry in walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().to_str().unwrap();
+            let mut value = fs::read(entry.path()).unwrap();
+            if name.starts_with("y_") {
+                value.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+            }
+            let line = [b"{\"text\": \"x\", \"value\": ", value.as_slice(), b"}"].concat();
+            fs::write(&path, line).unwrap();
+            let rows = testing::read(&*source, &testing::file(&path), None);
+            let is_taken = rows.iter().any(|row| row.reject.is_none());
+            match &name[..2] {
+                "y_" => assert!(is_taken, "{name}: {rows:?}"),
+                "n_" => assert!(!is_taken && !rows.is_empty(), "{name}: {rows:?}"),
+                _ => {}
+            }
+            *judged.entry(name[..1].to_owned()).or_insert(0) += 1;
+        }
+        let expected = [("i", 35), ("n", 188), ("y", 95)];
+        assert!(judged.iter().map(|(kind, n)| (kind.as_str(), *n)).eq(expected), "{judged:?}");
+        eprintln!("judged {judged:?} files");
+    }
+
+    #[test]
+    fn gives_naughty_strings_back_byte_for_byte() {
+        let Some(folder) = testing::data("conformance/strings") else { return };
+        let strings: Vec<String> =
+            serde_json::from_slice(&fs::read(folder.join("blns.json")).unwrap()).unwrap();
+        assert_eq!(strings.len(), 515);
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a.jsonl");
+        let lines: Vec<String> =
+            strings.iter().map(|text| serde_json::json!({ "text": text }).to_string()).collect();
+        fs::write(&path, lines.join("\n")).unwrap();
+        let rows = testing::read(&*testing::build(&KIND, ""), &testing::file(&path), None);
+        let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        assert_eq!(texts, strings);
+        let empty = rows.iter().filter(|row| row.reject.as_deref() == Some("no_text")).count();
+        assert_eq!(empty, strings.iter().filter(|text| text.is_empty()).count());
+    }
+
     #[test]
     fn sorts_keys_into_columns_and_metadata() {
         let folder = tempfile::tempdir().unwrap();
