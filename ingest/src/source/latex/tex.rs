@@ -351,6 +351,10 @@ const SYMBOLS: &[(&str, &str)] = &[
     ("DJ", "Đ"),
 ];
 
+/// What no space comes before after `\xspace`. Source: the package's documentation.
+const XSPACE_EXCEPTIONS: [char; 14] =
+    ['.', ',', '\'', '/', '?', ';', ':', '!', '~', '-', ')', '{', '}', '%'];
+
 /// Accents, by command, and the combining characters for them.
 const ACCENTS: &[(&str, char)] = &[
     ("`", '\u{300}'),
@@ -646,6 +650,11 @@ impl Reader<'_> {
         match name {
             "&" | "%" | "$" | "#" | "_" | "{" | "}" => self.text(name),
             " " | "," | ";" | ":" | "\n" | "\t" | ">" => self.write(" "),
+            // Gives back the space that the end of a macro's name took, but before punctuation.
+            "xspace" => {
+                let is_joined = self.rest().is_some_and(|rest| rest.starts_with(XSPACE_EXCEPTIONS));
+                self.write(if is_joined { "" } else { " " });
+            }
             "" | "-" | "/" | "!" | "@" | "<" | "+" => {}
             _ if name.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
                 if is_star {
@@ -723,13 +732,12 @@ impl Reader<'_> {
         } else {
             self.paragraph();
             self.optional();
-            match name {
-                "minipage" | "multicols" | "spacing" | "adjustwidth" | "tcolorbox" | "parbox" => {
-                    if self.rest().is_some_and(|rest| rest.starts_with('{')) {
-                        self.argument();
-                    }
-                }
-                _ => {}
+            let takes_argument = matches!(
+                name,
+                "minipage" | "multicols" | "spacing" | "adjustwidth" | "tcolorbox" | "parbox"
+            );
+            if takes_argument && self.rest().is_some_and(|rest| rest.starts_with('{')) {
+                self.argument();
             }
         }
         Ok(())
@@ -1243,7 +1251,7 @@ mod tests {
     #[test]
     fn expands_macros_with_arguments_and_defaults() {
         check("\\newcommand{\\x}[2][d]{#2-#1}\\x{a} \\x[c]{b}", "a-d b-c");
-        check("\\newcommand\\y{Y\\xspace}\\y z {\\y}.", "Yz Y.");
+        check("\\newcommand\\y{Y\\xspace}\\y z {\\y}.", "Y z Y.");
         check("\\let\\z=\\emph \\z{a}", "a");
         check(
             "\\newenvironment{box}[1]{Box #1: }{ end.}\\begin{box}{A}x\\end{box}",
