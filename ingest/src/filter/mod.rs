@@ -12,7 +12,7 @@ mod gopher_quality;
 mod gopher_repetition;
 mod language;
 mod length;
-mod toxicity;
+pub mod toxicity;
 
 mod analysis;
 pub(crate) mod config;
