@@ -27,7 +27,7 @@ pub(super) const KIND: FilterKind = FilterKind {
 };
 
 /// English, as its project publishes it.
-const ENGLISH: &str = include_str!("../../data/ldnoobw-en.txt");
+const ENGLISH: &str = include_str!("../../data/ldnoobw/en.txt");
 
 /// Entries that C4 allows since they are parts of other words in Japanese and Chinese. datatrove takes them off the list of every
 /// language, and so does this filter.

@@ -45,7 +45,7 @@ pub(super) const KIND: FilterKind = FilterKind {
 };
 
 /// The model that is built in.
-const WHATLANG: &str = "whatlang";
+pub(super) const WHATLANG: &str = "whatlang";
 /// Bytes of a text that whatlang looks at, up to the next character boundary below.
 const HEAD_BYTES: usize = 4096;
 

@@ -23,6 +23,7 @@ pub use analysis::Analysis;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use arrow::array::{Array, ArrayRef, StringArray, StringViewArray};
 use arrow::datatypes::DataType;
@@ -106,6 +107,37 @@ pub const KINDS: &[FilterKind] = &[
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static FilterKind> {
     KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// Filter, key that names a file, and the value of it that names none.
+const FILE_KEYS: [(&str, &str, &str); 4] = [
+    ("classifier", "model", ""),
+    ("language", "model", language::WHATLANG),
+    ("toxicity", "list", ""),
+    ("toxicity", "model", ""),
+];
+
+/// Returns `config` of the filter `name` with its paths as `resolve` says they are, and these paths.
+///
+/// Paths of a job begin at its folder; what a filter does depends on the content of these files too.
+#[must_use]
+pub fn resolve_files(
+    name: &str,
+    config: &toml::Table,
+    resolve: impl Fn(&str) -> PathBuf,
+) -> (toml::Table, Vec<PathBuf>) {
+    let mut config = config.clone();
+    let mut paths = Vec::new();
+    for (_, key, none) in FILE_KEYS.iter().filter(|(filter, ..)| *filter == name) {
+        if let Some(toml::Value::String(value)) = config.get_mut(*key)
+            && value != none
+        {
+            let path = resolve(value);
+            *value = path.to_string_lossy().into_owned();
+            paths.push(path);
+        }
+    }
+    (config, paths)
 }
 
 /// Returns the column that every filter and modifier reads.

@@ -78,6 +78,26 @@ fn every_default_configuration_builds() {
 }
 
 #[test]
+fn paths_are_resolved_and_names_of_what_is_built_in_are_not() {
+    let check = |name: &str, config: &str, expected: &str, files: &[&str]| {
+        let table: toml::Table = config.parse().unwrap();
+        let (table, found) =
+            resolve_files(name, &table, |path| std::path::Path::new("jobs").join(path));
+        assert_eq!(table, expected.parse().unwrap(), "{name} {config}");
+        assert_eq!(found, files.iter().map(PathBuf::from).collect::<Vec<_>>());
+    };
+    check("language", "model = 'a.ftz'", "model = 'jobs/a.ftz'", &["jobs/a.ftz"]);
+    check("language", "model = 'whatlang'", "model = 'whatlang'", &[]);
+    check("toxicity", "list = ''\nmodel = 'b'", "list = ''\nmodel = 'jobs/b'", &["jobs/b"]);
+    check("classifier", "label = 'hq'", "label = 'hq'", &[]);
+    check("length", "model = 'a'", "model = 'a'", &[]);
+    for (name, key, none) in FILE_KEYS {
+        let default = (kind(name).unwrap().default_config)();
+        assert_eq!(default[key].as_str(), Some(none), "{name}.{key}");
+    }
+}
+
+#[test]
 fn every_filter_refuses_a_key_that_it_does_not_take() {
     let table: toml::Table = "no_such_key = 1".parse().unwrap();
     for kind in KINDS {
