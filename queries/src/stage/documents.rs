@@ -10,6 +10,7 @@ use datafusion::datasource::sink::DataSinkExec;
 use datafusion::logical_expr::{BinaryExpr, Expr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
+use ingest::filter;
 use ingest::source::{self, Source, SourceFile};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -43,6 +44,8 @@ pub struct Plan {
     sources: Vec<ResolvedSource>,
     chain: Arc<Chain>,
     units: Vec<Unit>,
+    /// Hashes of the files that steps read, in the order of the steps: models and lists.
+    step_files: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -67,9 +70,11 @@ impl Plan {
     /// When a source finds no file, or a source or step cannot be built as the job says.
     pub fn resolve(job: &LoadedJob, ctx: &SessionContext) -> Result<Self> {
         let sources = resolve_sources(job)?;
-        let chain = Arc::new(resolve_steps(job, ctx)?);
+        let (chain, step_files) = resolve_steps(job, ctx)?;
         let units = cut(&sources, unit_bytes(job));
-        Ok(Self { sources, chain, units })
+        let step_files =
+            step_files.iter().map(|path| store::hash_file(path)).collect::<Result<_, _>>()?;
+        Ok(Self { sources, chain: Arc::new(chain), units, step_files })
     }
 
     /// The plan of the first unit, as text; all others differ in the files only.
@@ -245,6 +250,7 @@ impl Plan {
             "step": job.step,
             "keep_text": job.keep_text,
             "strict": job.strict,
+            "step_files": self.step_files,
             "unit_bytes": unit_bytes(&run.job),
         })
     }
@@ -322,12 +328,19 @@ fn resolve_sources(job: &LoadedJob) -> Result<Vec<ResolvedSource>> {
     Ok(sources)
 }
 
-fn resolve_steps(job: &LoadedJob, ctx: &SessionContext) -> Result<Chain> {
+/// The chain of the job's steps, and the files that they read.
+fn resolve_steps(job: &LoadedJob, ctx: &SessionContext) -> Result<(Chain, Vec<PathBuf>)> {
     let mut chain = Chain::default();
+    let mut files = Vec::new();
     for (index, config) in job.job.step.iter().enumerate() {
         let key = format!("step {}", index + 1);
         let (name, action) = match (&config.name, &config.condition) {
-            (Some(name), _) => (name.as_str(), registered(job, &key, name, &config.config)?),
+            (Some(name), _) => {
+                let resolve = |path: &str| job.resolve(path);
+                let (config, paths) = filter::resolve_files(name, &config.config, resolve);
+                files.extend(paths);
+                (name.as_str(), registered(job, &key, name, &config)?)
+            }
             (None, Some(sql)) => {
                 let condition = condition(ctx, &chain, sql)
                     .map_err(|error| job.error(&format!("{key} where"), error.to_string(), None))?;
@@ -342,18 +355,18 @@ fn resolve_steps(job: &LoadedJob, ctx: &SessionContext) -> Result<Chain> {
             action,
         });
     }
-    Ok(chain)
+    Ok((chain, files))
 }
 
 fn registered(job: &LoadedJob, key: &str, name: &str, config: &toml::Table) -> Result<Action> {
     let error = |error: ingest::Error| job.error(key, error.to_string(), None);
-    if let Some(kind) = ingest::filter::kind(name) {
+    if let Some(kind) = filter::kind(name) {
         return Ok(Action::Filter(kind, (kind.build)(config).map_err(error)?.into()));
     }
     if let Some(kind) = ingest::modifier::kind(name) {
         return Ok(Action::Modifier(kind.name, (kind.build)(config).map_err(error)?.into()));
     }
-    let filters = ingest::filter::KINDS.iter().map(|kind| kind.name);
+    let filters = filter::KINDS.iter().map(|kind| kind.name);
     let known = filters.chain(ingest::modifier::KINDS.iter().map(|kind| kind.name));
     Err(job.unknown(&format!("{key} use"), name, known))
 }
