@@ -135,8 +135,11 @@ fn decides_every_document_of_the_benchmark_corpus_as_datatrove_did() {
     assert_eq!(n_different, 0);
 }
 
+/// A measurement's name, and the reasons that follow from it.
+type Rules = &'static [(&'static str, &'static [&'static str])];
+
 /// What dolma measures, and the reasons of ours that follow from it.
-const DOLMA: &[(&str, &[(&str, &[&str])])] = &[
+const DOLMA: &[(&str, Rules)] = &[
     (
         "gopher_quality",
         &[

@@ -563,7 +563,7 @@ impl Inline<'_> {
         let is_link = |scheme: &&str| {
             text.get(1..1 + scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme))
         };
-        if !SCHEMES.iter().any(|scheme| is_link(&scheme)) {
+        if !SCHEMES.iter().any(is_link) {
             return 0;
         }
         let Some(end) = external_end(text) else { return 0 };

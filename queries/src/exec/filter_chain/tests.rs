@@ -153,7 +153,7 @@ fn kept_signals_are_columns_and_null_where_the_step_did_not_look() {
     let out = chain.run(&batch(&[("code", "x", None), ("web", "a b c d", None)])).unwrap();
     let column = out.column_by_name("toxicity_toxicity").unwrap().as_primitive::<Float64Type>();
     assert!(column.is_null(0));
-    assert_eq!(column.value(1), 0.0);
+    assert!(column.value(1) < 0.4, "{}", column.value(1));
 }
 
 #[test]
