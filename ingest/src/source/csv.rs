@@ -97,7 +97,7 @@ impl Source for Csv {
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
         let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
         let opened = compressed::open(handle).map_err(Error::io("read", &file.path))?;
-        let is_mine = range.is_none_or(|range| range.start == 0 && !range.is_empty());
+        let is_mine = super::has_first_byte(range.as_ref());
         let is_tsv = file.name.split('.').any(|part| part == "tsv");
         let delimiter = self.delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' });
         let limited = Limited { input: opened.input, left: self.config.row_bytes_max };

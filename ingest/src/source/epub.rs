@@ -69,7 +69,7 @@ impl Source for Epub {
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
         let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
-        let is_mine = range.is_none_or(|range| range.start == 0 && !range.is_empty());
+        let is_mine = super::has_first_byte(range.as_ref());
         let book =
             Book { file: file.clone(), handle: is_mine.then_some(handle), config: self.config };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), book))

@@ -78,7 +78,7 @@ impl Source for Latex {
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
         let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
         let opened = compressed::open(handle).map_err(Error::io("read", &file.path))?;
-        let is_mine = range.is_none_or(|range| range.start == 0 && !range.is_empty());
+        let is_mine = super::has_first_byte(range.as_ref());
         let package = Package {
             file: file.clone(),
             config: self.config,

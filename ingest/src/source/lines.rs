@@ -27,8 +27,7 @@ impl Lines {
     pub(super) fn open(file: File, range: &Range<u64>) -> io::Result<Self> {
         let mut input = Input::open(file, &(0..u64::MAX))?;
         if !input.is_plain() {
-            let is_mine = range.start == 0 && !range.is_empty();
-            return Ok(Self { input, end: if is_mine { u64::MAX } else { 0 }, damage: None });
+            return Ok(Self { input, end: super::whole_or_none(Some(range)).end, damage: None });
         }
         if range.start > 0 && !range.is_empty() {
             // A line belongs to the range that it begins in: what precedes the first line feed is another's.

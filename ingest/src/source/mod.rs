@@ -122,6 +122,16 @@ pub const KINDS: &[SourceKind] = &[
     warc::KIND,
 ];
 
+/// Says whether whoever has `range` reads a file that cannot be split: the one who has its first byte.
+fn has_first_byte(range: Option<&Range<u64>>) -> bool {
+    range.is_none_or(|range| range.start == 0 && !range.is_empty())
+}
+
+/// What whoever has `range` reads of a file that cannot be split: all of it, or nothing.
+fn whole_or_none(range: Option<&Range<u64>>) -> Range<u64> {
+    0..if has_first_byte(range) { u64::MAX } else { 0 }
+}
+
 /// Returns the kind called `name`.
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static SourceKind> {

@@ -66,7 +66,7 @@ pub(super) fn open(
 ) -> Result<DocumentStream> {
     let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
     let opened = xml::open(handle, record_bytes_max).map_err(Error::io("read", &file.path))?;
-    let is_mine = range.is_none_or(|range| range.start == 0 && !range.is_empty());
+    let is_mine = super::has_first_byte(range.as_ref());
     let papers = Papers {
         file: file.clone(),
         format,

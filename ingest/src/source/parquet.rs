@@ -69,7 +69,7 @@ impl Source for Parquet {
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
         let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
         let range = range.unwrap_or(0..u64::MAX);
-        let is_first = range.start == 0 && !range.is_empty();
+        let is_first = super::has_first_byte(Some(&range));
         let table = match guarded(|| self.read(&handle, &range)) {
             Ok(table) => Some(table),
             Err(Damage::Config(message)) => {

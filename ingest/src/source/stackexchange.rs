@@ -64,8 +64,7 @@ impl Source for StackExchange {
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
         let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
-        let is_mine = range.is_none_or(|range| range.start == 0 && !range.is_empty());
-        let range = 0..if is_mine { u64::MAX } else { 0 };
+        let range = super::whole_or_none(range.as_ref());
         let input = Input::open(handle, &range).map_err(Error::io("read", &file.path))?;
         let reader = Threads {
             file: file.clone(),

@@ -79,7 +79,7 @@ impl WholeFile {
     ) -> Result<Self> {
         let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
         // An empty file is a document nobody's range holds but the first one's.
-        let is_mine = range.is_none_or(|range| range.start == 0 && !range.is_empty());
+        let is_mine = super::has_first_byte(range.as_ref());
         Ok(Self { file: file.clone(), handle: is_mine.then_some(handle), bytes_max })
     }
 
