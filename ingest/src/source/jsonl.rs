@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -13,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::lines::{Line, Lines};
+use super::lines::LineRecords;
 use super::{DocumentStream, Source, SourceFile, SourceKind, config, date};
-use crate::{Error, Result};
+use crate::Result;
 
 pub(super) const KIND: SourceKind = SourceKind {
     name: "jsonl",
@@ -98,43 +97,29 @@ impl Source for Jsonl {
     }
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
-        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
-        let range = range.unwrap_or(0..u64::MAX);
-        let lines = Lines::open(handle, &range).map_err(Error::io("read", &file.path))?;
-        let reader =
-            Reader { file: file.clone(), config: self.config.clone(), lines, line: Vec::new() };
+        let records = LineRecords::open(file, range, self.config.line_bytes_max)?;
+        let reader = Reader { columns: self.config.columns.clone(), records };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
     }
 }
 
 struct Reader {
-    file: SourceFile,
-    config: Config,
-    lines: Lines,
-    line: Vec<u8>,
+    columns: Columns,
+    records: LineRecords,
 }
 
 impl Rows for Reader {
     fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
-        let offset = self.lines.offset();
-        let read = self.lines.read(&mut self.line, self.config.line_bytes_max);
-        let read = read.map_err(Error::io("read", &self.file.path))?;
-        let locator = format!("{}#{offset}", self.file.name);
-        let bytes_raw = self.lines.offset() - offset;
-        let record = Record { locator: &locator, bytes_raw, ..Record::default() };
-        match read {
-            Line::End => return Ok(false),
-            Line::TooLong => rows.reject(&record, "line_too_long"),
-            Line::Damaged(reason) => rows.reject(&record, reason),
-            Line::Whole => self.push(offset, &record, rows),
-        }
-        Ok(true)
+        let columns = &self.columns;
+        self.records.read(rows, |line, offset, record, rows| {
+            columns.push(line, offset, record, rows);
+        })
     }
 }
 
-impl Reader {
-    fn push(&self, offset: u64, record: &Record<'_>, rows: &mut BatchBuilder) {
-        let mut line = self.line.as_slice();
+impl Columns {
+    /// Adds the document of a line of JSON.
+    fn push(&self, mut line: &[u8], offset: u64, record: &Record<'_>, rows: &mut BatchBuilder) {
         if offset == 0 {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
@@ -146,7 +131,7 @@ impl Reader {
             return rows.reject(record, "bad_utf8");
         };
         let mut deserializer = serde_json::Deserializer::from_str(line);
-        let seed = DocumentSeed { columns: &self.config.columns };
+        let seed = DocumentSeed { columns: self };
         let parsed = seed.deserialize(&mut deserializer);
         let document = match parsed.and_then(|document| deserializer.end().map(|()| document)) {
             Ok(document) => document,

@@ -4,7 +4,10 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
+use super::SourceFile;
+use super::batch::{BatchBuilder, Record};
 use super::input::{Filled, Input};
+use crate::{Error, Result};
 
 /// Lines that begin in a range of a plain file; of another file all, in the range that has its first byte.
 pub(super) struct Lines {
@@ -77,6 +80,48 @@ impl Lines {
                 return Ok(Line::Whole);
             }
         }
+    }
+}
+
+/// A file with a record per line.
+pub(super) struct LineRecords {
+    file: SourceFile,
+    lines: Lines,
+    line: Vec<u8>,
+    line_bytes_max: usize,
+}
+
+impl LineRecords {
+    pub(super) fn open(
+        file: &SourceFile,
+        range: Option<Range<u64>>,
+        line_bytes_max: usize,
+    ) -> Result<Self> {
+        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let range = range.unwrap_or(0..u64::MAX);
+        let lines = Lines::open(handle, &range).map_err(Error::io("read", &file.path))?;
+        Ok(Self { file: file.clone(), lines, line: Vec::new(), line_bytes_max })
+    }
+
+    /// Reads the next line and hands it to `push` with its offset and the record of where it lies; `false` at the end.
+    pub(super) fn read(
+        &mut self,
+        rows: &mut BatchBuilder,
+        push: impl FnOnce(&[u8], u64, &Record<'_>, &mut BatchBuilder),
+    ) -> Result<bool> {
+        let offset = self.lines.offset();
+        let read = self.lines.read(&mut self.line, self.line_bytes_max);
+        let read = read.map_err(Error::io("read", &self.file.path))?;
+        let locator = format!("{}#{offset}", self.file.name);
+        let bytes_raw = self.lines.offset() - offset;
+        let record = Record { locator: &locator, bytes_raw, ..Record::default() };
+        match read {
+            Line::End => return Ok(false),
+            Line::TooLong => rows.reject(&record, "line_too_long"),
+            Line::Damaged(reason) => rows.reject(&record, reason),
+            Line::Whole => push(&self.line, offset, &record, rows),
+        }
+        Ok(true)
     }
 }
 

@@ -1,18 +1,17 @@
 //! Papers of the Semantic Scholar Open Research Corpus: its releases of 2019 to 2021, what `s2orc-doc2json` writes, and the
 //! bulk data set of the Academic Graph.
 
-use std::fs::File;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::lines::{Line, Lines};
+use super::lines::LineRecords;
 use super::paper::Paper;
 use super::text::WholeFile;
 use super::{DocumentStream, Source, SourceFile, SourceKind, config};
-use crate::{Error, Result};
+use crate::Result;
 
 pub(super) const KIND: SourceKind = SourceKind {
     name: "s2orc",
@@ -63,11 +62,8 @@ impl Source for S2orc {
             let whole = WholeFile::open(file, range, self.config.paper_bytes_max as u64)?;
             return Ok(batch::stream(rows, OneFile { whole, config: self.config }));
         }
-        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
-        let range = range.unwrap_or(0..u64::MAX);
-        let lines = Lines::open(handle, &range).map_err(Error::io("read", &file.path))?;
-        let many = Many { file: file.clone(), lines, line: Vec::new(), config: self.config };
-        Ok(batch::stream(rows, many))
+        let records = LineRecords::open(file, range, self.config.paper_bytes_max)?;
+        Ok(batch::stream(rows, Many { records, config: self.config }))
     }
 }
 
@@ -94,28 +90,18 @@ impl Rows for OneFile {
 
 /// A file with a paper per line.
 struct Many {
-    file: SourceFile,
-    lines: Lines,
-    line: Vec<u8>,
+    records: LineRecords,
     config: Config,
 }
 
 impl Rows for Many {
     fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
-        let offset = self.lines.offset();
-        let read = self.lines.read(&mut self.line, self.config.paper_bytes_max);
-        let read = read.map_err(Error::io("read", &self.file.path))?;
-        let locator = format!("{}#{offset}", self.file.name);
-        let bytes_raw = self.lines.offset() - offset;
-        let record = Record { locator: &locator, bytes_raw, ..Record::default() };
-        match read {
-            Line::End => return Ok(false),
-            Line::TooLong => rows.reject(&record, "line_too_long"),
-            Line::Damaged(reason) => rows.reject(&record, reason),
-            Line::Whole if self.line.trim_ascii().is_empty() => {}
-            Line::Whole => push(&self.line, record, self.config, rows),
-        }
-        Ok(true)
+        let config = self.config;
+        self.records.read(rows, |line, _, record, rows| {
+            if !line.trim_ascii().is_empty() {
+                push(line, *record, config, rows);
+            }
+        })
     }
 }
 
