@@ -7,7 +7,9 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::inflate;
 
-const READ_BYTES: usize = 256 << 10;
+/// Bytes of a file, or of what is inflated, that are read at a time.
+pub(super) const READ_BYTES: usize = 256 << 10;
+/// First bytes of a Zstandard frame.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Logarithm of the largest Zstandard window, as the `zstd` command has it without `--long`.
 const WINDOW_LOG_MAX: u32 = 27;
@@ -17,6 +19,11 @@ pub(super) struct Compressed {
     pub(super) input: Box<dyn BufRead + Send>,
     /// The reason of a failure to inflate; `None` when nothing is inflated, so that a failure is the disk's.
     pub(super) damage: Option<&'static str>,
+}
+
+/// Whether a file that begins with `head` is gzip or Zstandard.
+pub(super) fn is_compressed(head: &[u8]) -> bool {
+    head.starts_with(&inflate::MAGIC) || head.starts_with(&ZSTD)
 }
 
 /// Opens `file`, which is at its start; its first bytes tell how it is compressed.

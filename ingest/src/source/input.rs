@@ -6,15 +6,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use bzip2::{Decompress, Status};
-use flate2::bufread::MultiGzDecoder;
 
-use super::inflate;
-
-/// First bytes of a Zstandard frame.
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-const READ_BYTES: usize = 256 << 10;
-/// Logarithm of the largest Zstandard window, as the `zstd` command has it without `--long`.
-const WINDOW_LOG_MAX: u32 = 27;
+use super::compressed::{self, READ_BYTES};
 
 /// Where a byte is: in the file, or in what was inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,25 +91,24 @@ impl Input {
         let mut head = Vec::with_capacity(4);
         (&mut file).take(4).read_to_end(&mut head)?;
         let is_bzip2 = Bzip2::is_start(&head);
-        let is_inflated = head.starts_with(&inflate::MAGIC) || head == ZSTD;
+        let is_inflated = compressed::is_compressed(&head);
         // Whoever has the first byte of an inflated file reads all of it.
         let is_mine = !range.is_empty() && (!is_inflated || range.start == 0);
         let end = if is_inflated { u64::MAX } else { range.end };
         let start = if is_inflated { 0 } else { range.start };
         file.seek(SeekFrom::Start(start))?;
-        let input = BufReader::with_capacity(READ_BYTES, file);
-        let inner = if is_bzip2 {
-            Inner::Bzip2(Box::new(Bzip2::new(input, start)))
-        } else if head.starts_with(&inflate::MAGIC) {
-            let decoder = BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(input));
-            Inner::Inflated { input: Box::new(decoder), damage: "bad_gzip", is_damaged: false }
-        } else if head == ZSTD {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-            decoder.window_log_max(WINDOW_LOG_MAX)?;
-            let decoder = BufReader::with_capacity(READ_BYTES, decoder);
-            Inner::Inflated { input: Box::new(decoder), damage: "bad_zstd", is_damaged: false }
+        let inner = if is_inflated {
+            let opened = compressed::open(file)?;
+            let Some(damage) = opened.damage else {
+                return Err(io::Error::other("the file changed while it was opened"));
+            };
+            Inner::Inflated { input: opened.input, damage, is_damaged: false }
         } else {
-            Inner::Plain(input)
+            let input = BufReader::with_capacity(READ_BYTES, file);
+            match is_bzip2 {
+                true => Inner::Bzip2(Box::new(Bzip2::new(input, start))),
+                false => Inner::Plain(input),
+            }
         };
         Ok(Self { inner, offset: start, end, is_over: !is_mine })
     }
