@@ -10,6 +10,7 @@ pub mod error;
 pub mod fasttext;
 pub mod filter;
 pub mod modifier;
+mod prose;
 pub mod source;
 
 pub use error::{Error, Result};

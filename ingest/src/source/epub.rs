@@ -12,10 +12,11 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::prose::{Prose, Style};
+use super::prose::Style;
 use super::xml::Tree;
 use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date};
 use crate::modifier::extract_html;
+use crate::prose::Prose;
 use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchBuilder;
 use super::paper::{self, Format, Paper, iso_date};
-use super::prose::{Prose, Style};
+use super::prose::Style;
 use super::xml::Tree;
 use super::{DocumentStream, Source, SourceFile, SourceKind, config};
 use crate::Result;
+use crate::prose::Prose;
 
 pub(super) const KIND: SourceKind = SourceKind {
     name: "jats",

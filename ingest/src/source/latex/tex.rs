@@ -9,7 +9,7 @@ use std::rc::Rc;
 use unicode_normalization::UnicodeNormalization;
 
 use super::Files;
-use crate::source::prose::Prose;
+use crate::prose::Prose;
 
 /// Files and macros inside each other, at most; TeX itself stops at about 200 files and 10,000 macros.
 const INPUTS_MAX: usize = 256;
