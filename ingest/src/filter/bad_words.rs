@@ -22,6 +22,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         summary: "places where an entry of the list stands",
     }],
     reasons: &["bad_word"],
+    files: &[],
     default_config: config::defaults::<Config>,
     build: |table| Ok(Box::new(BadWords::new(config::from_table("bad_words", table)?)?)),
 };

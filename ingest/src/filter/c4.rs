@@ -32,6 +32,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         count("policy_lines", "lines about cookies, privacy and terms of use"),
     ],
     reasons: &["curly_bracket", "lorem_ipsum", "too_few_sentences"],
+    files: &[],
     default_config: config::defaults::<Config>,
     build: |table| Ok(Box::new(C4 { config: Config::read("c4", table)? })),
 };

@@ -20,6 +20,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         summary: "lines of at least `min_chars` characters",
     }],
     reasons: &["too_few_long_lines"],
+    files: &[],
     default_config: config::defaults::<Config>,
     build: |table| {
         Ok(Box::new(C4Paragraphs { config: config::from_table("c4_paragraphs", table)? }))

@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::{Filter, FilterKind, Signal, Verdicts, config, text_column};
+use super::{FileKey, Filter, FilterKind, Signal, Verdicts, config, text_column};
 use crate::Result;
 use crate::fasttext::{Model, Scratch};
 
@@ -24,6 +24,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         summary: "probability of the label, 0 to 1",
     }],
     reasons: &["low_classifier_score", "no_classifier_model"],
+    files: &[FileKey { key: "model", none: "" }],
     default_config: config::defaults::<Config>,
     build: |table| Ok(Box::new(Classifier::new(config::from_table("classifier", table)?)?)),
 };

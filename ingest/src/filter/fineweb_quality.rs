@@ -47,6 +47,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         "too_many_duplicate_chars",
         "too_many_line_feeds",
     ],
+    files: &[],
     default_config: config::defaults::<Config>,
     build: |table| {
         Ok(Box::new(FinewebQuality { config: config::from_table("fineweb_quality", table)? }))

@@ -69,6 +69,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         "too_few_alphabetic_words",
         "too_few_stop_words",
     ],
+    files: &[],
     default_config: config::defaults::<Config>,
     build: |table| {
         Ok(Box::new(GopherQuality { config: config::from_table("gopher_quality", table)? }))

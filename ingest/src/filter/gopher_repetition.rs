@@ -35,6 +35,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         share("duplicate_10_grams", "characters of 10-grams that stood before"),
     ],
     reasons: REASONS,
+    files: &[],
     default_config: config::defaults::<Config>,
     build: |table| {
         let of_profile = |config: &Config| Config::of(config.profile);

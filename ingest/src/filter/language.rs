@@ -14,7 +14,7 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use whatlang::Lang;
 
-use super::{Filter, FilterKind, Signal, Verdicts, config, ratio, text_column};
+use super::{FileKey, Filter, FilterKind, Signal, Verdicts, config, ratio, text_column};
 use crate::Result;
 use crate::fasttext::{Model, Scratch};
 
@@ -40,6 +40,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         },
     ],
     reasons: &["language_not_kept", "low_language_score"],
+    files: &[FileKey { key: "model", none: WHATLANG }],
     default_config: config::defaults::<Config>,
     build: |table| Ok(Box::new(Language::new(config::from_table("language", table)?)?)),
 };

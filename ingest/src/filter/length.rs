@@ -19,6 +19,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         Signal { name: "words", data_type: DataType::UInt64, summary: "runs of non-white-space" },
     ],
     reasons: &["too_few_chars", "too_few_words", "too_many_chars", "too_many_words"],
+    files: &[],
     default_config: config::defaults::<Config>,
     build: |table| {
         let config: Config = config::from_table("length", table)?;

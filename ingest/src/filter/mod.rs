@@ -83,10 +83,21 @@ pub struct FilterKind {
     pub signals: &'static [Signal],
     /// Every reason it can give.
     pub reasons: &'static [&'static str],
+    /// The keys that name a file.
+    pub files: &'static [FileKey],
     /// The keys it takes in a job with their default values, as TOML.
     pub default_config: fn() -> toml::Table,
     /// Builds it from the keys that the job sets.
     pub build: fn(config: &toml::Table) -> Result<Box<dyn Filter>>,
+}
+
+/// A key of a filter that names a file.
+#[derive(Clone, Copy, Debug)]
+pub struct FileKey {
+    /// The key.
+    pub key: &'static str,
+    /// Its value, the default, that names none.
+    pub none: &'static str,
 }
 
 /// Every filter, sorted by name. Adding one is a file here and a line in this list.
@@ -109,14 +120,6 @@ pub fn kind(name: &str) -> Option<&'static FilterKind> {
     KINDS.iter().find(|kind| kind.name == name)
 }
 
-/// Filter, key that names a file, and the value of it that names none.
-const FILE_KEYS: [(&str, &str, &str); 4] = [
-    ("classifier", "model", ""),
-    ("language", "model", language::WHATLANG),
-    ("toxicity", "list", ""),
-    ("toxicity", "model", ""),
-];
-
 /// Returns `config` of the filter `name` with its paths as `resolve` says they are, and these paths.
 ///
 /// Paths of a job begin at its folder; what a filter does depends on the content of these files too.
@@ -128,9 +131,9 @@ pub fn resolve_files(
 ) -> (toml::Table, Vec<PathBuf>) {
     let mut config = config.clone();
     let mut paths = Vec::new();
-    for (_, key, none) in FILE_KEYS.iter().filter(|(filter, ..)| *filter == name) {
-        if let Some(toml::Value::String(value)) = config.get_mut(*key)
-            && value != none
+    for file in kind(name).map_or(&[][..], |kind| kind.files) {
+        if let Some(toml::Value::String(value)) = config.get_mut(file.key)
+            && value != file.none
         {
             let path = resolve(value);
             *value = path.to_string_lossy().into_owned();

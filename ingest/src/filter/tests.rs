@@ -91,9 +91,10 @@ fn paths_are_resolved_and_names_of_what_is_built_in_are_not() {
     check("toxicity", "list = ''\nmodel = 'b'", "list = ''\nmodel = 'jobs/b'", &["jobs/b"]);
     check("classifier", "label = 'hq'", "label = 'hq'", &[]);
     check("length", "model = 'a'", "model = 'a'", &[]);
-    for (name, key, none) in FILE_KEYS {
-        let default = (kind(name).unwrap().default_config)();
-        assert_eq!(default[key].as_str(), Some(none), "{name}.{key}");
+    let files = KINDS.iter().flat_map(|kind| kind.files.iter().map(move |file| (kind, file)));
+    for (kind, file) in files {
+        let default = (kind.default_config)();
+        assert_eq!(default[file.key].as_str(), Some(file.none), "{}.{}", kind.name, file.key);
     }
 }
 

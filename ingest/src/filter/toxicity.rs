@@ -15,7 +15,7 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::{Filter, FilterKind, Signal, Verdicts, config, ratio, text_column};
+use super::{FileKey, Filter, FilterKind, Signal, Verdicts, config, ratio, text_column};
 use crate::fasttext::{Model, ModelFile, Scratch};
 use crate::{Error, Result};
 
@@ -51,6 +51,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         },
     ],
     reasons: &["too_many_toxic_sentences", "too_many_toxic_words", "too_toxic"],
+    files: &[FileKey { key: "list", none: "" }, FileKey { key: "model", none: "" }],
     default_config: config::defaults::<Config>,
     build: |table| Ok(Box::new(Toxicity::new(config::from_table("toxicity", table)?)?)),
 };
