@@ -106,9 +106,7 @@ pub async fn run(arguments: &DemoArguments, options: Options, is_json: bool) -> 
     let mut answers = Vec::new();
     for (question, query) in QUESTIONS {
         if is_json {
-            let mut answer = Vec::new();
-            shell::execute(&ctx, query, Format::Json, &mut answer).await?;
-            let rows: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
+            let rows: Vec<serde_json::Value> = shell::rows(&ctx, query).await?;
             answers.push(json!({ "question": question, "sql": query, "rows": rows }));
         } else {
             command::print(&format!("\n-- {question}\n{query};\n"))?;

@@ -12,7 +12,6 @@ use shard::dataset::Snapshot;
 use shard::schema::{DatasetKind, REJECT};
 
 use crate::job::SourceConfig;
-use crate::output::Format;
 use crate::{Error, Result, shell};
 
 /// A record as its source reads it.
@@ -44,10 +43,8 @@ struct Row {
 /// When there is no such id, or its file is not there or no longer what it was.
 pub async fn read(ctx: &SessionContext, corpus: &Path, folder: &Path, id: &str) -> Result<Record> {
     for kind in [DatasetKind::Documents, DatasetKind::Dropped] {
-        let mut json = Vec::new();
         let query = format!("select source, locator from {kind} where id = id_of('{id}') limit 1");
-        shell::execute(ctx, &query, Format::Json, &mut json).await?;
-        let rows: Vec<Row> = serde_json::from_slice(&json).expect("both columns are text");
+        let rows: Vec<Row> = shell::rows(ctx, &query).await?;
         if let Some(row) = rows.into_iter().next() {
             let snapshot = Dataset::at(corpus.join(kind.name())).open(None)?;
             let folder = folder.to_owned();

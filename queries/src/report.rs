@@ -8,16 +8,15 @@ use std::fmt::Write;
 use std::path::Path;
 
 use datafusion::prelude::SessionContext;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shard::Dataset;
 use shard::dataset::Snapshot;
 use shard::schema::DatasetKind;
 
+use crate::Result;
 use crate::exec::filter_chain::SOURCE_STEP;
-use crate::output::Format;
+use crate::shell::rows;
 use crate::stage::costs;
-use crate::{Result, shell};
 
 /// Characters of a sample's text.
 const SAMPLE_CHARS: usize = 1500;
@@ -256,12 +255,6 @@ fn labels(dropped: &Snapshot) -> Vec<String> {
         format!("{}:{}", index + 1, step["use"].as_str().unwrap_or("where"))
     };
     std::iter::once(SOURCE_STEP.to_owned()).chain(steps.iter().enumerate().map(label)).collect()
-}
-
-async fn rows<T: DeserializeOwned>(ctx: &SessionContext, query: &str) -> Result<Vec<T>> {
-    let mut json = Vec::new();
-    shell::execute(ctx, query, Format::Json, &mut json).await?;
-    Ok(serde_json::from_slice(&json).expect("the columns are those of the rows"))
 }
 
 impl Report {

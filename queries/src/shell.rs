@@ -22,6 +22,7 @@ use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Editor, Helper};
+use serde::de::DeserializeOwned;
 
 use crate::output::{self, Format, Rows};
 use crate::{Error, Result};
@@ -59,6 +60,19 @@ pub async fn execute(
         n_rows += rows.finish(out)?;
     }
     Ok(n_rows)
+}
+
+/// Returns the rows of one query of ours.
+///
+/// # Errors
+/// As [`execute`].
+///
+/// # Panics
+/// When the query's columns are not those of `T`.
+pub async fn rows<T: DeserializeOwned>(ctx: &SessionContext, query: &str) -> Result<Vec<T>> {
+    let mut json = Vec::new();
+    execute(ctx, query, Format::Json, &mut json).await?;
+    Ok(serde_json::from_slice(&json).expect("the columns are those of the rows"))
 }
 
 /// Reads statements from the terminal, or from a pipe, until `\q` or the end of input.
