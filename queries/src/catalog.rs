@@ -34,10 +34,21 @@ use shard::schema::DatasetKind;
 
 use crate::exec::source_scan::SourceTable;
 use crate::function::parse_settings;
+use crate::session::{Limits, runtime, session};
 use crate::{Result, lineage};
 
 /// The folder of a corpus, or beside it, that holds training runs.
 const RUNS: &str = "runs";
+
+/// Returns a session whose tables are those of `corpus`.
+///
+/// # Errors
+/// As [`register`].
+pub async fn open(corpus: &Path, limits: Limits) -> Result<SessionContext> {
+    let ctx = session(&runtime(limits)?, limits.threads)?;
+    register(&ctx, corpus).await?;
+    Ok(ctx)
+}
 
 /// Makes every dataset of `corpus` a table of `ctx`, see the module's table.
 ///

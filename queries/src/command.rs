@@ -15,7 +15,7 @@ use crate::job::LoadedJob;
 use crate::output::Format;
 use crate::progress::Talk;
 use crate::run::{self, Options, Plan};
-use crate::session::{Limits, runtime, session};
+use crate::session::Limits;
 use crate::{Error, Result, catalog, demo, function, record, report, shell};
 
 /// Mills raw text into datasets of tokens, and answers SQL about every document on the way.
@@ -314,8 +314,7 @@ async fn sql(arguments: &SqlArguments, threads: usize, is_json: bool) -> Result<
         hint: None,
     })?;
     let limits = Limits { memory: memory.0, threads };
-    let ctx = session(&runtime(limits)?, threads)?;
-    catalog::register(&ctx, &arguments.corpus).await?;
+    let ctx = catalog::open(&arguments.corpus, limits).await?;
     let statements = match (&arguments.command, &arguments.file) {
         (Some(command), _) => Some(command.clone()),
         (None, Some(file)) => {
@@ -352,8 +351,7 @@ async fn inspect(what: &str, corpus: &Path, threads: usize, is_json: bool) -> Re
             hint: "name a dataset's folder, or a document's id of 32 hexadecimal digits".into(),
         }));
     }
-    let ctx = session(&runtime(Limits::standard())?, threads)?;
-    catalog::register(&ctx, corpus).await?;
+    let ctx = catalog::open(corpus, Limits { threads, ..Limits::standard() }).await?;
     let format = if is_json { Format::Json } else { Format::Table };
     for table in ["documents", "dropped", "duplicates"] {
         let query = format!("select * from {table} where id = id_of('{what}')");
@@ -382,8 +380,7 @@ async fn raw(
             (corpus.to_owned(), above.unwrap_or(Path::new(".")).to_owned())
         }
     };
-    let ctx = session(&runtime(Limits::standard())?, threads)?;
-    catalog::register(&ctx, &corpus).await?;
+    let ctx = catalog::open(&corpus, Limits { threads, ..Limits::standard() }).await?;
     let record = record::read(&ctx, &corpus, &folder, id).await?;
     match is_json {
         true => print_json(&record),
@@ -398,8 +395,7 @@ async fn report(
     threads: usize,
     is_json: bool,
 ) -> Result<ExitCode> {
-    let ctx = session(&runtime(Limits::standard())?, threads)?;
-    catalog::register(&ctx, corpus).await?;
+    let ctx = catalog::open(corpus, Limits { threads, ..Limits::standard() }).await?;
     let report = report::make(&ctx, corpus, samples).await?;
     store::replace(output, report.html(&corpus.display().to_string()).as_bytes())?;
     match is_json {

@@ -16,7 +16,7 @@ use crate::job::LoadedJob;
 use crate::output::Format;
 use crate::progress::Talk;
 use crate::run::{self, Options, program};
-use crate::session::{Limits, runtime, session};
+use crate::session::Limits;
 use crate::{Error, Result, catalog, command, shell};
 
 /// Where the pages are served, unless another program has the port: then the system chooses one.
@@ -101,8 +101,7 @@ pub async fn run(arguments: &DemoArguments, options: Options, is_json: bool) -> 
     if let Some(sample) = &sample {
         talk.say(format!("\nA sample of the model:\n{sample}"));
     }
-    let ctx = session(&runtime(Limits::standard())?, Limits::standard().threads)?;
-    catalog::register(&ctx, &corpus).await?;
+    let ctx = catalog::open(&corpus, Limits::standard()).await?;
     let mut answers = Vec::new();
     for (question, query) in QUESTIONS {
         if is_json {
