@@ -604,7 +604,8 @@ fn refuse<E: Display>(folder: &Path) -> impl FnOnce(E) -> Error + use<E> {
     move |error| Error::Crawl { what, why: error.to_string() }
 }
 
-fn small(number: impl TryInto<u32>) -> u32 {
+/// Hosts and segments are counted in 32 bits.
+pub(super) fn small(number: impl TryInto<u32>) -> u32 {
     number.try_into().unwrap_or(u32::MAX)
 }
 

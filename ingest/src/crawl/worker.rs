@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::archive::{self, Archive, Profile, Revisit};
 use super::fetch::{self, Answer};
-use super::frontier::{Found, Frontier, Item, Outcome, Page};
+use super::frontier::{Found, Frontier, Item, Outcome, Page, small};
 use super::links::links;
 use super::robots::Robots;
 use super::scope::{Boundary, canonical};
@@ -140,13 +140,13 @@ impl<'a> Crawl<'a> {
         // An earlier process may have asked these a moment ago.
         let now = Instant::now();
         for host in 0..before {
-            let number = u32::try_from(host).unwrap_or(u32::MAX);
+            let number = small(host);
             let rest_ms = crawl.frontier.rest_ms(number, milliseconds(config.max_retry_seconds));
             crawl.hosts[host].ready_at =
                 now + Duration::from_millis(rest_ms.max(milliseconds(config.delay_seconds)));
         }
         for host in 0..crawl.hosts.len() {
-            crawl.stand_in_line(u32::try_from(host).unwrap_or(u32::MAX));
+            crawl.stand_in_line(small(host));
         }
         Ok(crawl)
     }
@@ -166,7 +166,7 @@ impl<'a> Crawl<'a> {
     /// Describes hosts that the frontier has and the crawl does not know yet.
     fn meet_hosts(&mut self) {
         for number in self.hosts.len()..self.frontier.n_hosts() {
-            let origin = self.frontier.origin(u32::try_from(number).unwrap_or(u32::MAX));
+            let origin = self.frontier.origin(small(number));
             let name = Url::parse(origin).ok().and_then(|url| url.host_str().map(str::to_owned));
             let name = name.unwrap_or_else(|| origin.to_owned());
             let domain = registered_domain(&name).to_owned();
