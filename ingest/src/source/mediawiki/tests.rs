@@ -329,3 +329,61 @@ proptest! {
         prop_assert_eq!(rows.into_iter().map(|row| row.text).collect::<Vec<_>>(), texts);
     }
 }
+
+/// The words of MediaWiki's own tests: those of its HTML against those of our text.
+///
+/// Templates are not looked up and captions, tables of contents and edit links are not text here, so not all can be equal.
+#[test]
+fn gives_the_words_that_mediawiki_shows() {
+    let Some(folder) = testing::data("wiki/parser-tests") else { return };
+    let mut tests = Vec::new();
+    let file = fs::File::open(folder.join("parserTests.txt.gz")).unwrap();
+    std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(file), &mut tests).unwrap();
+    let tests = String::from_utf8_lossy(&tests);
+    let (mut judged, mut equal, mut plain, mut plain_equal) = (0, 0, 0, 0);
+    let (mut shown, mut found, mut common) = (0, 0, 0);
+    for test in tests.split("\n!! test\n").skip(1) {
+        let section = |names: &[&str]| {
+            names.iter().find_map(|name| {
+                let (_, after) = test.split_once(&format!("\n!! {name}\n"))?;
+                Some(after.split("\n!!").next().unwrap_or_default())
+            })
+        };
+        let Some(wikitext) = section(&["wikitext"]) else { continue };
+        let Some(html) = section(&["html", "html/php", "html/*"]) else { continue };
+        // Those with options test other things: categories, summaries, languages.
+        if section(&["options"]).is_some() || section(&["config"]).is_some() {
+            continue;
+        }
+        let Some(html) = crate::modifier::extract_html::visible_text(html) else { continue };
+        let text = convert(wikitext);
+        let (html, text) = (words(&html), words(&text));
+        judged += 1;
+        equal += usize::from(html == text);
+        if !wikitext.contains("{{") {
+            plain += 1;
+            plain_equal += usize::from(html == text);
+        }
+        shown += html.len();
+        found += text.len();
+        let mut left: BTreeMap<&String, usize> = BTreeMap::new();
+        for word in &html {
+            *left.entry(word).or_default() += 1;
+        }
+        for word in &text {
+            let n = left.entry(word).or_default();
+            common += usize::from(*n > 0);
+            *n = n.saturating_sub(1);
+        }
+    }
+    eprintln!(
+        "{equal} of {judged} tests have equal words, {plain_equal} of {plain} without templates; {common} words in common of {shown} shown and {found} found"
+    );
+    assert!(judged > 500, "{judged}");
+    assert!(equal * 100 >= judged * 60, "{equal} of {judged}");
+}
+
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
+}
