@@ -151,12 +151,12 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
     if let Some(methods) = &plan.duplicates {
         let snapshot = methods.execute(&run, &documents).await?;
         summary.manifest = snapshot.manifest_hash.clone();
+        summary.duplicates = tokens::duplicate_counts(&snapshot)?;
         duplicates = Some(snapshot);
     }
     if let Some(tokens) = &plan.tokens {
         let snapshot = tokens.execute(&run, &documents, duplicates.as_ref()).await?;
         summary.manifest = snapshot.manifest_hash.clone();
-        summary.duplicates = snapshot.manifest.counts.dropped.clone();
         summary.tokenized = Some(snapshot.manifest.counts.n_kept);
         summary.tokens =
             Some(snapshot.manifest.shards.iter().map(shard::manifest::Shard::n_tokens).sum());
@@ -281,12 +281,17 @@ impl Summary {
             self.job, self.records, self.documents
         );
         text.push_str(&list(&self.dropped));
-        if let (Some(tokenized), Some(tokens)) = (self.tokenized, self.tokens) {
-            let n_duplicates: u64 = self.duplicates.values().sum();
-            text.push_str(&format!(
-                "\n{} documents = {tokenized} in shards ({tokens} tokens) + {n_duplicates} duplicates",
-                self.documents
-            ));
+        let n_duplicates: u64 = self.duplicates.values().sum();
+        let left = match (self.tokenized, self.tokens) {
+            (Some(tokenized), Some(tokens)) => {
+                Some(format!("{tokenized} in shards ({tokens} tokens)"))
+            }
+            _ if n_duplicates > 0 => Some(format!("{} kept", self.documents - n_duplicates)),
+            _ => None,
+        };
+        if let Some(left) = left {
+            let n = self.documents;
+            text.push_str(&format!("\n{n} documents = {left} + {n_duplicates} duplicates"));
             text.push_str(&list(&self.duplicates));
         }
         text.push_str(&format!(

@@ -48,6 +48,26 @@ fn every_record_is_kept_or_listed_with_its_reason() {
 }
 
 #[test]
+fn copies_are_counted_in_a_job_that_makes_no_tokens() {
+    let mill = Mill::new();
+    let rows = ["one", "two", "one", "one"].map(|text| format!("{{\"text\": \"{text}\"}}\n"));
+    mill.write("rows.jsonl", rows.concat());
+    mill.write(
+        "job.toml",
+        "name = \"copies\"\noutput = \"corpus\"\n[[source]]\nkind = \"jsonl\"\npath = \"rows.jsonl\"\n\
+         [dedup]\nmethods = [\"exact\"]\n",
+    );
+    // The second run finds its work done, and counts the same.
+    for _ in 0..2 {
+        let summary = mill.mill(&[]);
+        assert_eq!(summary["documents"], 4);
+        assert_eq!(summary["duplicates"], serde_json::json!({ "dedup/exact": 2 }));
+        assert_eq!(summary["tokenized"], Value::Null);
+    }
+    assert_eq!(mill.count("corpus", "select count(*) from duplicates"), 2);
+}
+
+#[test]
 fn every_row_leads_back_to_its_document() {
     let mill = Mill::filled(1 << 20);
     mill.mill(&[]);

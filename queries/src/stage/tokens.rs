@@ -291,6 +291,18 @@ fn sort_bytes(run: &Run) -> u64 {
 /// The documents that are copies, with the method that found them.
 type Removed = HashMap<Id, &'static str>;
 
+/// Number of documents that are copies, by `dedup/method`.
+///
+/// # Errors
+/// When `duplicates` cannot be read.
+pub fn duplicate_counts(duplicates: &Snapshot) -> Result<BTreeMap<String, u64>> {
+    let mut counts = BTreeMap::new();
+    for method in removed(Some(duplicates))?.into_values() {
+        *counts.entry(format!("dedup/{method}")).or_default() += 1;
+    }
+    Ok(counts)
+}
+
 fn removed(duplicates: Option<&Snapshot>) -> Result<Removed> {
     let mut removed = Removed::new();
     let Some(duplicates) = duplicates else { return Ok(removed) };
