@@ -297,8 +297,12 @@ type Removed = HashMap<Id, &'static str>;
 /// When `duplicates` cannot be read.
 pub fn duplicate_counts(duplicates: &Snapshot) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
-    for method in removed(Some(duplicates))?.into_values() {
-        *counts.entry(format!("dedup/{method}")).or_default() += 1;
+    for shard in &duplicates.manifest.shards {
+        read_columns(duplicates, shard, &["method"], |batch| {
+            for method in batch.column(0).as_string::<i32>().iter().flatten() {
+                *counts.entry(format!("dedup/{method}")).or_default() += 1;
+            }
+        })?;
     }
     Ok(counts)
 }
