@@ -1,5 +1,8 @@
 //! What can go wrong outside a single document.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
 use arrow::error::ArrowError;
 
 /// Shorthand for results of this crate.
@@ -26,7 +29,25 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A file of intermediate results could not be written or read.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was done: `create`, `write`…
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Arrow refused to build an array.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
+}
+
+impl Error {
+    /// Returns what turns the failure of `action` on `path` into an error.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
 }

@@ -2,11 +2,11 @@
 //!
 //! | step | kernel | in the engine |
 //! |---|---|---|
-//! | same page | [`url::keys`] | group by the key |
-//! | same text | [`exact::hashes`] | group by the hash |
-//! | similar text | [`MinHash::signatures`], [`MinHash::band_keys`] | group by the band key: buckets |
-//! | candidate pairs to clusters | [`UnionFind`] | streamed star edges (member, first of its bucket) |
-//! | clusters to duplicates | [`Verifier`] | streamed members, in the order (root, row) |
+//! | same page | [`url::keys`] | a column of `signatures` |
+//! | same text | [`exact::hashes`] | a column of `signatures` |
+//! | similar text | [`MinHash::signatures`], [`MinHash::band_keys`] | columns of `signatures` |
+//! | equal keys to clusters | [`Buckets`], [`UnionFind`] | keys by partition on disk, then one table per partition |
+//! | clusters to duplicates | [`ClusterSets`], [`Verifier`] | shingle sets of members on disk, by groups of clusters |
 //!
 //! All of them depend on nothing but their input and configuration: not on the size of batches,
 //! their order, the number of threads, or the processor.
@@ -18,19 +18,23 @@
 //! a document is removed only when the exact Jaccard index with the document kept in its place
 //! reaches [`minhash::Config::verify`].
 
+pub mod buckets;
 pub mod cluster;
 pub mod datatrove;
 pub mod error;
 pub mod exact;
 pub mod minhash;
 mod mix;
+pub mod sets;
 pub mod shingle;
 pub mod url;
 pub mod verify;
 
+pub use buckets::Buckets;
 pub use cluster::UnionFind;
 pub use error::{Error, Result};
 pub use minhash::MinHash;
+pub use sets::ClusterSets;
 pub use shingle::jaccard;
 pub use verify::{Removed, Verifier};
 

@@ -5,7 +5,7 @@ use std::hash::BuildHasherDefault;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::mix::RowHasher;
+use crate::mix::{K0, K1, RowHasher, fold};
 use crate::shingle::jaccard;
 
 type ByHash<V> = HashMap<u64, V, BuildHasherDefault<RowHasher>>;
@@ -33,7 +33,8 @@ pub struct Removed {
 /// that can reach the threshold: by size (J ≥ t needs |A| ≥ t·|B|), and once [`LINEAR_MAX`] are kept, only if they share
 /// one of their rarest (1−t)·|A| shingles, since sets that share none of them share too little. So a template that
 /// fills less than t of each page does not make its pages candidates of each other.
-/// Memory: the shingles of the kept members of one cluster, and 32 bytes for each distinct member.
+/// Memory: the shingles of the kept members of one cluster, about half as much again to find them by, 4 MiB of counters,
+/// and 40 bytes for each distinct member.
 #[derive(Debug)]
 pub struct Verifier {
     threshold: f64,
@@ -163,18 +164,25 @@ pub fn verify<S: AsRef<[u64]>>(members: &[(u64, S)], threshold: f64) -> Vec<Remo
 /// Any fixed order of shingles is correct; rare first makes short lists. Shingles that no counted member has are the rarest.
 #[derive(Debug)]
 struct Index {
-    frequency: ByHash<u32>,
+    frequency: Frequency,
     n_counted: usize,
-    postings: ByHash<Vec<usize>>,
+    /// The newest posting of each shingle.
+    heads: ByHash<u32>,
+    /// Kept members, each with the posting before it of the same shingle.
+    postings: Vec<(u32, u32)>,
 }
+
+/// No posting.
+const END: u32 = u32::MAX;
 
 impl Index {
     fn new(kept: &[Kept], threshold: f64) -> Self {
-        let mut frequency: ByHash<u32> = ByHash::default();
-        for &shingle in kept.iter().flat_map(|kept| &kept.shingles) {
-            *frequency.entry(shingle).or_default() += 1;
-        }
-        let mut index = Self { frequency, n_counted: kept.len(), postings: ByHash::default() };
+        let mut index = Self {
+            frequency: Frequency::new(kept),
+            n_counted: kept.len(),
+            heads: ByHash::default(),
+            postings: Vec::new(),
+        };
         for (position, kept) in kept.iter().enumerate() {
             index.insert(position, &kept.shingles, threshold);
         }
@@ -182,16 +190,26 @@ impl Index {
     }
 
     fn insert(&mut self, position: usize, shingles: &[u64], threshold: f64) {
+        let position = u32::try_from(position).expect("rows are counted in 32 bits");
         for shingle in self.prefix(shingles, threshold) {
-            self.postings.entry(shingle).or_default().push(position);
+            let posting = u32::try_from(self.postings.len()).expect("postings fit into memory");
+            assert!(posting < END, "a cluster has more than 2^32 postings");
+            let before = self.heads.insert(shingle, posting).unwrap_or(END);
+            self.postings.push((position, before));
         }
     }
 
     /// Kept members that share a shingle of their prefixes, in the order in which they were kept.
     fn candidates(&self, shingles: &[u64], threshold: f64) -> Vec<usize> {
-        let prefix = self.prefix(shingles, threshold);
-        let lists = prefix.iter().filter_map(|shingle| self.postings.get(shingle));
-        let mut candidates: Vec<usize> = lists.flatten().copied().collect();
+        let mut candidates = Vec::new();
+        for shingle in self.prefix(shingles, threshold) {
+            let mut next = self.heads.get(&shingle).copied().unwrap_or(END);
+            while next != END {
+                let (position, before) = self.postings[next as usize];
+                candidates.push(position as usize);
+                next = before;
+            }
+        }
         candidates.sort_unstable();
         candidates.dedup();
         candidates
@@ -205,14 +223,43 @@ impl Index {
         #[expect(clippy::cast_possible_truncation, reason = "a whole number, at most the length")]
         #[expect(clippy::cast_sign_loss, reason = "not negative")]
         let n = (lacking_max as usize + 1).min(shingles.len());
-        let mut ranked: Vec<(u32, u64)> = shingles
-            .iter()
-            .map(|&shingle| (self.frequency.get(&shingle).copied().unwrap_or(0), shingle))
-            .collect();
+        let mut ranked: Vec<(u32, u64)> =
+            shingles.iter().map(|&shingle| (self.frequency.of(shingle), shingle)).collect();
         if n < ranked.len() {
             ranked.select_nth_unstable(n);
         }
         ranked[..n].iter().map(|&(_, shingle)| shingle).collect()
+    }
+}
+
+/// How often shingles occur, about: shingles that share a counter are taken for as frequent as all of them together.
+#[derive(Debug)]
+struct Frequency {
+    counts: Vec<u32>,
+}
+
+/// Counters, at most: 4 MiB, however large a cluster is.
+const COUNTERS_MAX: usize = 1 << 20;
+
+impl Frequency {
+    fn new(kept: &[Kept]) -> Self {
+        let n_shingles: usize = kept.iter().map(|kept| kept.shingles.len()).sum();
+        let n = (2 * n_shingles).next_power_of_two().clamp(1 << 10, COUNTERS_MAX);
+        let mut frequency = Self { counts: vec![0; n] };
+        for &shingle in kept.iter().flat_map(|kept| &kept.shingles) {
+            let slot = frequency.slot(shingle);
+            frequency.counts[slot] = frequency.counts[slot].saturating_add(1);
+        }
+        frequency
+    }
+
+    fn of(&self, shingle: u64) -> u32 {
+        self.counts[self.slot(shingle)]
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "only the lower bits are wanted")]
+    fn slot(&self, shingle: u64) -> usize {
+        fold(shingle ^ K0, K1) as usize & (self.counts.len() - 1)
     }
 }
 
