@@ -98,6 +98,10 @@ pub struct StepConfig {
 pub struct DedupConfig {
     /// Registered methods, in the order in which they run.
     pub methods: Vec<String>,
+    /// Which copy stays: SQL expressions over the columns of `documents`, each with `asc` or `desc` behind it if need be;
+    /// the first document by them, then by id. Without it, the first one in the order of the sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<OneOrMany>,
     /// Keys of each method, in a table of its name.
     #[serde(flatten)]
     pub config: toml::Table,

@@ -82,7 +82,7 @@ impl Plan {
         let ctx = session::session(&runtime, 1)?;
         let documents = documents::Plan::resolve(&job, &ctx)?;
         let duplicates = match &job.job.dedup {
-            Some(_) => Some(duplicates::Methods::resolve(&job)?),
+            Some(_) => Some(duplicates::Methods::resolve(&job, &ctx, documents.columns())?),
             None => None,
         };
         let tokens = job.job.shard.as_ref().map(|shard| tokens::Plan::resolve(&job, shard));

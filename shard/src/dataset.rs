@@ -195,6 +195,18 @@ impl Snapshot {
         self.path.join(&shard.path)
     }
 
+    /// The shards, each with the position of its first row in the dataset.
+    #[must_use]
+    pub fn shards_with_first_rows(&self) -> Vec<(&Shard, u64)> {
+        let mut first_row = 0;
+        let mut shards = Vec::with_capacity(self.manifest.shards.len());
+        for shard in &self.manifest.shards {
+            shards.push((shard, first_row));
+            first_row += shard.rows;
+        }
+        shards
+    }
+
     /// Checks size and hash of a shard.
     ///
     /// # Errors

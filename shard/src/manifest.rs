@@ -74,6 +74,9 @@ pub struct SourceRead {
     pub bytes: u64,
     /// BLAKE3 of its bytes.
     pub blake3: String,
+    /// How many versions with fewer files came before: later files are read behind all earlier ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub arrival: u64,
 }
 
 /// Rows in, kept and dropped by reason.

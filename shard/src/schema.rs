@@ -157,12 +157,15 @@ static DUPLICATES: LazyLock<SchemaRef> = LazyLock::new(|| {
     schema(vec![
         id("id"),
         id("kept_id"),
-        // The row of the first document of the cluster in `documents`.
+        // The first document of the cluster, by its position in the order of preference: its row, without `priority`.
         Field::new("cluster_id", DataType::UInt64, false),
         // Jaccard index of the shingle sets of both documents; null for equal URLs, whose texts are not compared.
         Field::new("similarity", DataType::Float64, true),
         // url, exact or minhash.
         text("method", false),
+        // Positions of both in `documents`, from 0, over all shards.
+        Field::new("row", DataType::UInt64, false),
+        Field::new("kept_row", DataType::UInt64, false),
     ])
 });
 

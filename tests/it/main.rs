@@ -10,6 +10,8 @@ mod counts;
 #[cfg(test)]
 mod deterministic;
 #[cfg(test)]
+mod duplicates;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 mod lineage;

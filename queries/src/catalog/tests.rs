@@ -31,6 +31,8 @@ fn duplicates(similarities: &[f64]) -> RecordBatch {
         Arc::new(UInt64Array::from(vec![7; n])),
         Arc::new(Float64Array::from(similarities.to_vec())),
         Arc::new(StringViewArray::from(vec!["exact"; n])),
+        Arc::new(UInt64Array::from(vec![9; n])),
+        Arc::new(UInt64Array::from(vec![7; n])),
     ];
     RecordBatch::try_new(DatasetKind::Duplicates.schema(), columns).unwrap()
 }

@@ -14,7 +14,6 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, SendableRecordBatc
 use futures::StreamExt;
 use shard::Dataset;
 use shard::manifest::Shard;
-use shard::schema::DatasetKind;
 use shard::writer::ShardWriter;
 
 use crate::Error;
@@ -26,15 +25,23 @@ pub struct SignatureSink {
     name: String,
     /// Position of the shard's first document.
     first_row: u64,
+    /// The columns that are written.
+    target: SchemaRef,
     schema: SchemaRef,
     written: Mutex<Option<Shard>>,
 }
 
 impl SignatureSink {
-    /// A sink whose rows have the columns of signatures but for `row`.
+    /// A sink that writes the columns `target`, whose input has all of them but for the first, `row`.
     #[must_use]
-    pub fn new(dataset: Dataset, name: String, first_row: u64, schema: SchemaRef) -> Self {
-        Self { dataset, name, first_row, schema, written: Mutex::new(None) }
+    pub fn new(
+        dataset: Dataset,
+        name: String,
+        first_row: u64,
+        target: SchemaRef,
+        schema: SchemaRef,
+    ) -> Self {
+        Self { dataset, name, first_row, target, schema, written: Mutex::new(None) }
     }
 
     /// The shard, after the plan has ended well.
@@ -61,9 +68,9 @@ impl DataSink for SignatureSink {
         mut data: SendableRecordBatchStream,
         _context: &Arc<TaskContext>,
     ) -> datafusion::error::Result<u64> {
-        let schema = DatasetKind::Signatures.schema();
-        let mut writer = ShardWriter::create(&self.dataset, &self.name, "train", &schema)
-            .map_err(Error::from)?;
+        let schema = &self.target;
+        let mut writer =
+            ShardWriter::create(&self.dataset, &self.name, "train", schema).map_err(Error::from)?;
         let mut row = self.first_row;
         while let Some(batch) = data.next().await {
             let batch = batch?;
@@ -73,7 +80,7 @@ impl DataSink for SignatureSink {
             for (column, field) in batch.columns().iter().zip(&schema.fields()[1..]) {
                 columns.push(cast(column, field.data_type())?);
             }
-            let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+            let batch = RecordBatch::try_new(Arc::clone(schema), columns)?;
             writer.write(&batch).map_err(Error::from)?;
             row = end;
         }

@@ -1,10 +1,11 @@
 //! From sources through the steps to `documents`, `dropped` and `edits`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::logical_expr::{BinaryExpr, Expr};
@@ -48,7 +49,7 @@ pub struct Plan {
     step_files: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ResolvedSource {
     name: String,
     kind: &'static str,
@@ -77,6 +78,12 @@ impl Plan {
         Ok(Self { sources, chain: Arc::new(chain), units, step_files })
     }
 
+    /// The columns that the documents will have.
+    #[must_use]
+    pub fn columns(&self) -> &SchemaRef {
+        self.chain.documents()
+    }
+
     /// The plan of the first unit, as text; all others differ in the files only.
     ///
     /// # Errors
@@ -102,10 +109,13 @@ impl Plan {
     ///
     /// # Errors
     /// When a file cannot be read, a step cannot work, or nothing is left.
-    pub async fn execute(self, run: &Run) -> Result<Snapshot> {
+    pub async fn execute(mut self, run: &Run) -> Result<Snapshot> {
         let documents = run.dataset(DatasetKind::Documents);
-        let sources = self.hash_sources(run).await?;
         let config = self.config(run);
+        let mut sources = self.hash_sources(run).await?;
+        set_arrivals(documents.newest()?.as_ref(), &config, &mut sources);
+        self.units = cut_by_arrival(&self.sources, &sources, unit_bytes(&run.job));
+        sources.sort_by_key(|file| file.arrival);
         let listed = serde_json::to_value(&sources).expect("names, sizes and hashes");
         let fingerprint = fingerprint("documents", &config, &[], &listed);
         if let Some(newest) = finished(&documents, &fingerprint)?
@@ -115,20 +125,26 @@ impl Plan {
             run.talk.say(format!("{:>12}  version {} is up to date", "documents", newest.version));
             return Ok(newest);
         }
-        let outputs = self.run_units(run, &documents, &fingerprint).await?;
-        self.commit(run, outputs, &config, fingerprint, sources)
+        let staging = staging(&documents, &config);
+        let outputs = self.run_units(run, &staging, &sources).await?;
+        let snapshot = self.commit(run, outputs, &config, fingerprint, sources)?;
+        staging.remove_others()?;
+        Ok(snapshot)
     }
 
     async fn run_units(
         &self,
         run: &Run,
-        documents: &Dataset,
-        fingerprint: &str,
+        staging: &Staging,
+        sources: &[SourceRead],
     ) -> Result<Vec<UnitOutput>> {
-        let staging = Staging::new(documents, "documents", fingerprint);
         let bytes: Vec<u64> = self.units.iter().map(Unit::bytes).collect();
         let task = run.talk.task("documents", bytes.iter().sum(), Progress::Bytes);
-        let units = self.units.iter().map(|unit| (unit.key(&self.sources), unit.clone()));
+        let hashes: HashMap<(&str, &str), &str> = sources
+            .iter()
+            .map(|file| ((file.source.as_str(), file.file.as_str()), file.blake3.as_str()))
+            .collect();
+        let units = self.units.iter().map(|unit| (unit.key(&self.sources, &hashes), unit.clone()));
         let ctx = session::session(&run.runtime, 1)?;
         let mut n = (0, 0);
         let work = |index: usize, unit: Unit| {
@@ -233,12 +249,6 @@ impl Plan {
         }
         let snapshot = last.expect("there are three");
         costs::write(&run.corpus(), &snapshot, costs)?;
-        Staging::new(
-            &run.dataset(DatasetKind::Documents),
-            "documents",
-            &snapshot.manifest.fingerprint,
-        )
-        .remove()?;
         Ok(snapshot)
     }
 
@@ -270,7 +280,13 @@ impl Plan {
             let hashed = tokio::task::spawn_blocking(move || store::hash_file(&path)).await;
             let blake3 = hashed.expect("hashing does not panic")?;
             task.advance(file.bytes);
-            sources.push(SourceRead { source, file: file.name, bytes: file.bytes, blake3 });
+            sources.push(SourceRead {
+                source,
+                file: file.name,
+                bytes: file.bytes,
+                blake3,
+                arrival: 0,
+            });
         }
         task.finish(format!("{} files", sources.len()));
         Ok(sources)
@@ -414,6 +430,51 @@ fn collect_compared(expr: &Expr, compared: &mut Vec<Expr>) {
     }
 }
 
+/// Where finished units are recorded. They stay there after the commit: a later run with more files takes them over.
+fn staging(documents: &Dataset, config: &Value) -> Staging {
+    let name = fingerprint("documents", config, &[], &Value::Null);
+    Staging::new(documents, "documents", &name)
+}
+
+/// Says of each file which version was the first to be made of it.
+///
+/// As long as all files of the newest version are still there, unchanged and read with the same settings, new ones are
+/// read behind them, so that documents keep their places. Otherwise there is no earlier version to go on with.
+fn set_arrivals(newest: Option<&Snapshot>, config: &Value, sources: &mut [SourceRead]) {
+    let Some(newest) = newest.filter(|newest| newest.manifest.config == *config) else { return };
+    let key = |file: &SourceRead| (file.source.clone(), file.file.clone(), file.blake3.clone());
+    let known: HashMap<_, u64> =
+        newest.manifest.sources.iter().map(|file| (key(file), file.arrival)).collect();
+    let n_known = sources.iter().filter(|file| known.contains_key(&key(file))).count();
+    if n_known < newest.manifest.sources.len() {
+        return;
+    }
+    let next = known.values().max().map_or(0, |last| last + 1);
+    for file in sources {
+        file.arrival = known.get(&key(file)).copied().unwrap_or(next);
+    }
+}
+
+/// Cuts the files of each arrival into units, one arrival after the other; `read` are all files in the order of `sources`.
+fn cut_by_arrival(sources: &[ResolvedSource], read: &[SourceRead], unit_bytes: u64) -> Vec<Unit> {
+    let last = read.iter().map(|file| file.arrival).max().unwrap_or_default();
+    let mut units = Vec::new();
+    for arrival in 0..=last {
+        let mut read = read.iter();
+        let arrived: Vec<ResolvedSource> = sources
+            .iter()
+            .map(|source| {
+                let files = source.files.iter().zip(&mut read);
+                let files = files.filter(|(_, read)| read.arrival == arrival);
+                let files = files.map(|(file, _)| file.clone()).collect();
+                ResolvedSource { files, ..source.clone() }
+            })
+            .collect();
+        units.extend(cut(&arrived, unit_bytes));
+    }
+    units
+}
+
 /// Cuts files into units: parts of big files that can be split, groups of small ones.
 fn cut(sources: &[ResolvedSource], unit_bytes: u64) -> Vec<Unit> {
     let mut units = Vec::new();
@@ -455,12 +516,14 @@ impl Unit {
         self.parts.iter().map(size).sum()
     }
 
-    fn key(&self, sources: &[ResolvedSource]) -> String {
+    /// What decides the unit's output beside the settings; `hashes` are by source and file.
+    fn key(&self, sources: &[ResolvedSource], hashes: &HashMap<(&str, &str), &str>) -> String {
+        let source = sources[self.source].name.as_str();
         let parts = self.parts.iter().map(|part| {
             let range = part.range.as_ref().map(|range| [range.start, range.end]);
-            json!([part.file.name, range])
+            json!([part.file.name, range, hashes[&(source, part.file.name.as_str())]])
         });
-        json!([sources[self.source].name, parts.collect::<Vec<_>>()]).to_string()
+        json!([source, parts.collect::<Vec<_>>()]).to_string()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod unit;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 use serde_json::Value;
@@ -63,6 +64,34 @@ impl Run {
             false => Ok(()),
         }
     }
+}
+
+/// Calls `work` with every index below `n`, on as many threads as the run may use, and returns the first error.
+///
+/// # Errors
+/// The first error of a call, or [`Error::Interrupted`] when the user asked to stop; no further call begins then.
+fn for_each(run: &Run, n: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        loop {
+            run.check_stop()?;
+            match next.fetch_add(1, Ordering::Relaxed) {
+                index if index < n => {
+                    work(index).inspect_err(|_| next.store(n, Ordering::Relaxed))?;
+                }
+                _ => return Ok(()),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..run.limits.threads.clamp(1, n.max(1))).map(|_| scope.spawn(worker)).collect();
+        let ended = threads.into_iter().map(|thread| match thread.join() {
+            Ok(ended) => ended,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ended.fold(Ok(()), |first, ended| first.and(ended))
+    })
 }
 
 /// The name of what a stage makes of its inputs: BLAKE3 over all that decides its content.

@@ -302,6 +302,7 @@ pub fn duplicate_counts(duplicates: &Snapshot) -> Result<BTreeMap<String, u64>> 
             for method in batch.column(0).as_string::<i32>().iter().flatten() {
                 *counts.entry(format!("dedup/{method}")).or_default() += 1;
             }
+            Ok(())
         })?;
     }
     Ok(counts)
@@ -318,6 +319,7 @@ fn removed(duplicates: Option<&Snapshot>) -> Result<Removed> {
                 let method = dedup::kind(methods.value(row)).expect("a method of this program");
                 removed.insert(id(ids.value(row)), method.name);
             }
+            Ok(())
         })?;
     }
     Ok(removed)
@@ -343,6 +345,7 @@ fn removed_rows(
             }
             position += 1;
         }
+        Ok(())
     })?;
     Ok((rows, dropped))
 }
@@ -352,15 +355,15 @@ fn id(bytes: &[u8]) -> Id {
 }
 
 /// Reads columns of a shard, in the order of the schema, batch by batch.
-fn read_columns(
+pub(super) fn read_columns(
     snapshot: &Snapshot,
     shard: &Shard,
     columns: &[&str],
-    mut visit: impl FnMut(&RecordBatch),
+    mut visit: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
     let path = snapshot.shard_path(shard);
     for batch in open_columns(&path, columns)? {
-        visit(&batch.map_err(shard::Error::arrow("read", &path))?);
+        visit(&batch.map_err(shard::Error::arrow("read", &path))?)?;
     }
     Ok(())
 }

@@ -109,6 +109,21 @@ impl Staging {
         }
     }
 
+    /// Removes the records that this stage left under other fingerprints.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove_others(&self) -> Result<()> {
+        let parent = self.folder.parent().expect("a folder of the dataset");
+        for name in store::list(parent)? {
+            let folder = parent.join(&name);
+            if name.starts_with(&format!("{}-", self.stage)) && folder != self.folder {
+                fs::remove_dir_all(&folder).map_err(shard::Error::io("remove", &folder))?;
+            }
+        }
+        Ok(())
+    }
+
     fn read<O: Output>(&self, index: usize, key: &str) -> Result<Option<O>> {
         let path = self.path(index);
         let bytes = match fs::read(&path) {
