@@ -13,6 +13,7 @@ mod gopher_repetition;
 mod language;
 mod length;
 pub mod toxicity;
+mod url_blocklist;
 
 mod analysis;
 pub(crate) mod config;
@@ -112,6 +113,7 @@ pub const KINDS: &[FilterKind] = &[
     language::KIND,
     length::KIND,
     toxicity::KIND,
+    url_blocklist::KIND,
 ];
 
 /// Returns the filter called `name`.
