@@ -17,7 +17,7 @@ mod url_blocklist;
 
 mod analysis;
 pub(crate) mod config;
-mod words;
+pub(crate) mod words;
 
 pub use analysis::Analysis;
 
