@@ -17,7 +17,7 @@ use crate::Result;
 pub(super) const KIND: FilterKind = FilterKind {
     name: "gopher_quality",
     summary: "word, symbol and stop-word rules for web text",
-    source: "Rae et al. 2021, MassiveText quality filters; profile `datatrove`: datatrove 0.10.1, gopher_quality_filter.py; `dolma-v1`, `dolma-v2`: dolma 1.2.1, taggers/gopher.py with the limits of Dolma 1.5",
+    source: "Rae et al. 2021, MassiveText quality filters; profile `datatrove`: datatrove 0.10.1, gopher_quality_filter.py; `dolma-v1`, `dolma-v2`: dolma 1.2.1, taggers/gopher.py with the limits of Dolma 1.5; `dclm`: DCLM, content_filters.py as in dclm_baseline_refinedweb.yaml",
     signals: &[
         Signal {
             name: "word_count",
@@ -32,7 +32,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         Signal {
             name: "hash_ratio",
             data_type: DataType::Float64,
-            summary: "`#` per word; words with `#` or `…` with the profiles of dolma",
+            summary: "`#` per word; words with `#` or `…` with the profiles of dolma; all symbols with `dclm`",
         },
         Signal {
             name: "ellipsis_ratio",
@@ -88,6 +88,9 @@ enum Profile {
     /// The same; blank lines are no lines.
     #[serde(rename = "dolma-v2")]
     DolmaV2,
+    /// Words are what stands between white space, only their number is of those that begin with a letter or digit; a stop word counts
+    /// each time, in any case; symbols count together, and lines are stripped, blank ones left out.
+    Dclm,
 }
 
 /// A limit of 0 switches its rule off, as it does in datatrove.
@@ -158,6 +161,8 @@ impl Filter for GopherQuality {
             let words = analysis.words(texts).iter();
             let rows = texts.iter().zip(words);
             rows.map(|(text, words)| self.measure(text.unwrap_or_default(), words)).collect()
+        } else if self.config.profile == Profile::Dclm {
+            texts.iter().map(|text| self.measure_as_dclm(text.unwrap_or_default())).collect()
         } else {
             texts.iter().map(|text| self.measure_as_dolma(text.unwrap_or_default())).collect()
         };
@@ -246,6 +251,36 @@ impl GopherQuality {
             ellipsis_lines: ratio(n_ellipsis_ends, n_lines),
             alphabetic_words: ratio(count(&|word| word.some & class::LETTER != 0), n_words),
             stop_words: count(&is_stop_word),
+        }
+    }
+
+    fn measure_as_dclm(&self, text: &str) -> Signals {
+        let words = words::split(text);
+        let n_words = words.len() as u64;
+        let n_chars = words.iter().map(|word| u64::from(word.chars)).sum();
+        let n_alphabetic = words.iter().filter(|word| word.some & class::LETTER != 0).count();
+        let is_stop_word = |word: &&Word| {
+            let word = text[word.range()].to_lowercase();
+            self.config.stop_words.contains(&word)
+        };
+        let n_symbols: usize =
+            ["#", "...", ". . .", "…"].iter().map(|symbol| text.matches(symbol).count()).sum();
+        let (mut n_lines, mut n_bullets, mut n_ellipsis_ends) = (0u64, 0u64, 0u64);
+        for line in text.split('\n').map(|line| trim_end(trim_start(line))) {
+            n_lines += u64::from(!line.is_empty());
+            n_bullets += u64::from(line.starts_with(['●', '•', '*', '-']));
+            let is_end = ["...", ". . .", "…"].iter().any(|end| line.ends_with(end));
+            n_ellipsis_ends += u64::from(is_end);
+        }
+        Signals {
+            word_count: words::count_fasttext(text),
+            mean_word_length: ratio(n_chars, n_words),
+            hash_ratio: ratio(n_symbols as u64, n_words),
+            ellipsis_ratio: None,
+            bullet_lines: ratio(n_bullets, n_lines),
+            ellipsis_lines: ratio(n_ellipsis_ends, n_lines),
+            alphabetic_words: ratio(n_alphabetic as u64, n_words),
+            stop_words: words.iter().filter(is_stop_word).count() as u64,
         }
     }
 
@@ -346,6 +381,28 @@ mod tests {
         check(&"the miller 12 and 14 ".repeat(20), Some("too_few_alphabetic_words"));
         check(&"mill river miller grain ".repeat(20), Some("too_few_stop_words"));
         check(&"The Mill river And ".repeat(20), Some("too_few_stop_words"));
+    }
+
+    /// What DCLM's rules say of texts; `make_dclm.py` beside it says how.
+    #[test]
+    fn decides_as_dclm_does() {
+        let golden = include_str!("../../tests/golden/dclm.json");
+        let golden: Vec<serde_json::Value> = serde_json::from_str(golden).unwrap();
+        let texts: Vec<&str> = golden.iter().map(|case| case["text"].as_str().unwrap()).collect();
+        let found = reasons(&KIND, "profile = 'dclm'", &texts);
+        for (case, found) in golden.iter().zip(found) {
+            let rule = found.as_deref().map(|reason| match reason {
+                "too_few_words" | "too_many_words" => "words",
+                "words_too_short" | "words_too_long" => "word_length",
+                "too_many_symbols" => "symbols",
+                "too_many_bullet_lines" => "bullets",
+                "too_many_ellipsis_lines" => "ellipses",
+                "too_few_alphabetic_words" => "alphabetic",
+                "too_few_stop_words" => "stop_words",
+                other => panic!("{other}"),
+            });
+            assert_eq!(rule, case["quality"].as_str(), "{case}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::Result;
 pub(super) const KIND: FilterKind = FilterKind {
     name: "gopher_repetition",
     summary: "repeated lines, paragraphs and word n-grams",
-    source: "Rae et al. 2021, table A1; profile `datatrove`: datatrove 0.10.1, gopher_repetition_filter.py; `dolma-v1`, `dolma-v2`: dolma 1.2.1, taggers/gopher.py with the limits of Dolma 1.5",
+    source: "Rae et al. 2021, table A1; profile `datatrove`: datatrove 0.10.1, gopher_repetition_filter.py; `dolma-v1`, `dolma-v2`: dolma 1.2.1, taggers/gopher.py with the limits of Dolma 1.5; `dclm`: DCLM, massive_web_repetition_filters",
     signals: &[
         share("duplicate_paragraphs", "paragraphs that stood before, share of paragraphs"),
         share("duplicate_paragraph_chars", "their characters, share of the text"),
@@ -79,6 +79,9 @@ enum Profile {
     /// The same; blank lines are no lines.
     #[serde(rename = "dolma-v2")]
     DolmaV2,
+    /// Counts all copies; shares are of characters in words between Unicode word boundaries, punctuation left out, and of stripped
+    /// lines and paragraphs; one alone repeats nothing. Of equally common n-grams the longest counts, and each word once.
+    Dclm,
 }
 
 /// Shares above which a text is dropped. A limit of 0 switches the rules of paragraphs and lines off, as in datatrove.
@@ -110,7 +113,10 @@ impl Config {
             max_duplicate_paragraphs: 0.3,
             max_duplicate_paragraph_chars: 0.2,
             max_duplicate_lines: 0.3,
-            max_duplicate_line_chars: if profile == Profile::Datatrove { 0.2 } else { 0.3 },
+            max_duplicate_line_chars: match profile {
+                Profile::Datatrove | Profile::Dclm => 0.2,
+                Profile::DolmaV1 | Profile::DolmaV2 => 0.3,
+            },
             max_top_n_gram: [0.2, 0.18, 0.16],
             max_duplicate_n_grams: [0.15, 0.14, 0.13, 0.12, 0.11, 0.10],
         }
@@ -138,7 +144,10 @@ impl Filter for GopherRepetition {
                 .collect()
         } else {
             let texts = texts.iter().map(Option::unwrap_or_default);
-            texts.map(|text| measure_as_dolma(text, profile, &mut scratch)).collect()
+            match profile {
+                Profile::Dclm => texts.map(|text| measure_as_dclm(text, &mut scratch)).collect(),
+                _ => texts.map(|text| measure_as_dolma(text, profile, &mut scratch)).collect(),
+            }
         };
         let reasons: StringArray = rows.iter().map(|signals| self.reason(signals)).collect();
         let signal = |index: usize| -> ArrayRef {
@@ -151,7 +160,12 @@ impl Filter for GopherRepetition {
 impl GopherRepetition {
     fn reason(&self, signals: &[Option<f64>; N_SIGNALS]) -> Option<&'static str> {
         let config = &self.config;
-        if config.profile == Profile::Datatrove && signals[0].is_none() {
+        let has_lines = match config.profile {
+            Profile::Datatrove => signals[0].is_some(),
+            Profile::Dclm => signals[2].is_some(),
+            Profile::DolmaV1 | Profile::DolmaV2 => true,
+        };
+        if !has_lines {
             return Some("empty");
         }
         let switchable = [
@@ -167,7 +181,13 @@ impl GopherRepetition {
             .chain(config.max_duplicate_n_grams);
         let is_broken =
             |(value, limit): (&Option<f64>, f64)| value.is_some_and(|value| value > limit);
-        signals.iter().zip(limits).position(is_broken).map(|rule| REASONS[rule])
+        let rules: Vec<bool> = signals.iter().zip(limits).map(is_broken).collect();
+        // DCLM looks at lines before paragraphs, and at numbers before characters.
+        let first = match config.profile {
+            Profile::Dclm => [2, 0, 3, 1],
+            _ => [0, 1, 2, 3],
+        };
+        first.into_iter().chain(4..N_SIGNALS).find(|&rule| rules[rule]).map(|rule| REASONS[rule])
     }
 }
 
@@ -229,6 +249,32 @@ fn measure_as_dolma(
         signals[2 + n] = match n {
             2..=4 => scratch.top_n_gram(n, 0).and_then(|chars| ratio(chars, n_chars)),
             _ => scratch.copied_n_grams(n).and_then(|(copied, all)| ratio(copied, all)),
+        };
+    }
+    signals
+}
+
+fn measure_as_dclm(text: &str, scratch: &mut Scratch) -> [Option<f64>; N_SIGNALS] {
+    let mut signals = [None; N_SIGNALS];
+    for (first, end) in [(0, "\n\n"), (2, "\n")] {
+        let is_space = |c| classes(c) & class::SPACE != 0;
+        let parts: Vec<&str> = text
+            .split(end)
+            .map(|part| part.trim_matches(is_space))
+            .filter(|part| !part.is_empty())
+            .collect();
+        let n_chars = parts.iter().map(|part| chars(part)).sum();
+        let (n, copies, copied) = find_copies(parts.into_iter());
+        (signals[first], signals[first + 1]) = (ratio(copies, n), ratio(copied, n_chars));
+    }
+    let words = words::unicode(text);
+    let n_chars: u64 = words.iter().map(|word| u64::from(word.chars)).sum();
+    scratch.load(text, &words);
+    for n in 2..=10 {
+        scratch.extend(n, true);
+        signals[2 + n] = match n {
+            2..=4 => scratch.longest_top_n_gram(n).and_then(|chars| ratio(chars, n_chars)),
+            _ => ratio(scratch.repeated_words(n), n_chars),
         };
     }
     signals
@@ -301,12 +347,42 @@ impl Scratch {
         Some(count * (self.chars(first, n) + n_spaces))
     }
 
-    /// Characters of n-grams that are not alone, and of all; none where there is no n-gram.
-    fn copied_n_grams(&mut self, n: usize) -> Option<(u64, u64)> {
+    /// Characters of the words of the commonest n-gram times its copies; of equals the longest counts, and one alone is none.
+    fn longest_top_n_gram(&mut self, n: usize) -> Option<u64> {
+        self.count_n_grams();
+        let (count, _) = self.table.commonest()?;
+        if count == 1 {
+            return Some(0);
+        }
+        let equals = self.table.live().filter(|entry| entry.count == count);
+        equals.map(|entry| count * self.chars(entry.first as usize, n)).max()
+    }
+
+    /// Characters of the words that are in some n-gram that is not alone.
+    fn repeated_words(&mut self, n: usize) -> u64 {
+        self.count_n_grams();
+        let (mut chars, mut at) = (0, 0);
+        for first in 0..self.n_grams.len() {
+            let hash = self.n_grams[first];
+            if self.table.entry(hash, first).count > 1 {
+                let from = at.max(first);
+                chars += self.chars(from, first + n - from);
+                at = first + n;
+            }
+        }
+        chars
+    }
+
+    fn count_n_grams(&mut self) {
         self.table.clear(self.n_grams.len());
         for (first, &hash) in self.n_grams.iter().enumerate() {
             self.table.entry(hash, first).count += 1;
         }
+    }
+
+    /// Characters of n-grams that are not alone, and of all; none where there is no n-gram.
+    fn copied_n_grams(&mut self, n: usize) -> Option<(u64, u64)> {
+        self.count_n_grams();
         let (mut copied, mut all) = (0, 0);
         for entry in self.table.live() {
             let chars = entry.count * self.chars(entry.first as usize, n);
@@ -438,6 +514,18 @@ mod tests {
         assert_eq!(signal("a b c a b", 4), 6.0 / 9.0);
         // All 3-grams once: the first of them, of 5 characters.
         assert_eq!(signal("a b c a b", 5), 5.0 / 9.0);
+    }
+
+    /// What DCLM's rules say of texts; `make_dclm.py` beside it says how.
+    #[test]
+    fn decides_as_dclm_does() {
+        let golden = include_str!("../../tests/golden/dclm.json");
+        let golden: Vec<serde_json::Value> = serde_json::from_str(golden).unwrap();
+        let texts: Vec<&str> = golden.iter().map(|case| case["text"].as_str().unwrap()).collect();
+        let found = reasons(&KIND, "profile = 'dclm'", &texts);
+        for (case, found) in golden.iter().zip(found) {
+            assert_eq!(found.as_deref(), case["repetition"].as_str(), "{case}");
+        }
     }
 
     #[test]

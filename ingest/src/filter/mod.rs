@@ -12,11 +12,13 @@ mod gopher_quality;
 mod gopher_repetition;
 mod language;
 mod length;
+mod starcoder_code;
 pub mod toxicity;
+mod url_blocklist;
 
 mod analysis;
 pub(crate) mod config;
-mod words;
+pub(crate) mod words;
 
 pub use analysis::Analysis;
 
@@ -111,7 +113,9 @@ pub const KINDS: &[FilterKind] = &[
     gopher_repetition::KIND,
     language::KIND,
     length::KIND,
+    starcoder_code::KIND,
     toxicity::KIND,
+    url_blocklist::KIND,
 ];
 
 /// Returns the filter called `name`.

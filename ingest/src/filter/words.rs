@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use unicode_segmentation::UnicodeSegmentation;
+
 /// A word of a text and what filters ask of every word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word {
@@ -72,6 +74,25 @@ pub(super) fn split(text: &str) -> Vec<Word> {
         .collect()
 }
 
+/// Returns the words of `text` between Unicode word boundaries (UAX 29): those that begin with a letter or digit.
+pub(super) fn unicode(text: &str) -> Vec<Word> {
+    text.split_word_bound_indices()
+        .filter(|(_, part)| part.starts_with(is_alphanumeric))
+        .map(|(start, part)| Word::new(text, (start, start + part.len())))
+        .collect()
+}
+
+/// `str.isalnum` of Python 3.11.
+pub(crate) fn is_alphanumeric(c: char) -> bool {
+    c != '_' && classes(c) & class::WORD != 0
+}
+
+/// Number of the words of `text` that fastText sees, between ASCII white space, and that begin with a letter or digit.
+pub(crate) fn count_fasttext(text: &str) -> u64 {
+    let is_space = |c| matches!(c, ' ' | '\n' | '\r' | '\t' | '\x0b' | '\x0c' | '\0');
+    text.split(is_space).filter(|part| part.starts_with(is_alphanumeric)).count() as u64
+}
+
 /// Returns the number of sentences that spaCy's sentencizer finds in `text`, whose words are `words`.
 ///
 /// A sentence goes on to the first word behind an end mark that is no punctuation. White space beyond a single space is a
@@ -101,34 +122,34 @@ pub(super) fn n_sentences(text: &str, start: usize, words: &[Word]) -> u64 {
 }
 
 /// Bits of a character's classes: the lines of `data/word-characters.tsv`, in order.
-pub(super) mod class {
-    pub(in crate::filter) const ALPHA: u16 = 1;
-    pub(in crate::filter) const ALPHA_LOWER: u16 = 1 << 1;
-    pub(in crate::filter) const ALPHA_UPPER: u16 = 1 << 2;
-    pub(in crate::filter) const ICON: u16 = 1 << 3;
-    pub(in crate::filter) const QUOTE: u16 = 1 << 4;
+pub(crate) mod class {
+    pub(crate) const ALPHA: u16 = 1;
+    pub(crate) const ALPHA_LOWER: u16 = 1 << 1;
+    pub(crate) const ALPHA_UPPER: u16 = 1 << 2;
+    pub(crate) const ICON: u16 = 1 << 3;
+    pub(crate) const QUOTE: u16 = 1 << 4;
     /// Comes off the front of a word.
-    pub(in crate::filter) const PREFIX: u16 = 1 << 5;
+    pub(crate) const PREFIX: u16 = 1 << 5;
     /// Comes off its end.
-    pub(in crate::filter) const SUFFIX: u16 = 1 << 6;
+    pub(crate) const SUFFIX: u16 = 1 << 6;
     /// May stand before a full stop that comes off.
-    pub(in crate::filter) const BEFORE_DOT: u16 = 1 << 7;
+    pub(crate) const BEFORE_DOT: u16 = 1 << 7;
     /// `str.isalpha` of Python 3.11.
-    pub(in crate::filter) const LETTER: u16 = 1 << 8;
+    pub(crate) const LETTER: u16 = 1 << 8;
     /// `str.isspace` of Python 3.11.
-    pub(in crate::filter) const SPACE: u16 = 1 << 9;
+    pub(crate) const SPACE: u16 = 1 << 9;
     /// `PUNCTUATION_SET` of datatrove 0.10.1.
-    pub(in crate::filter) const PUNCTUATION: u16 = 1 << 10;
+    pub(crate) const PUNCTUATION: u16 = 1 << 10;
     /// `TERMINAL_PUNCTUATION` of datatrove 0.10.1.
-    pub(in crate::filter) const TERMINAL: u16 = 1 << 11;
+    pub(crate) const TERMINAL: u16 = 1 << 11;
     /// Categories P of Python 3.11: spaCy's `is_punct`.
-    pub(in crate::filter) const UNICODE_PUNCTUATION: u16 = 1 << 12;
+    pub(crate) const UNICODE_PUNCTUATION: u16 = 1 << 12;
     /// Ends a sentence for spaCy's sentencizer.
-    pub(in crate::filter) const SENTENCE_END: u16 = 1 << 13;
+    pub(crate) const SENTENCE_END: u16 = 1 << 13;
     /// `\w` of Python 3.11.
-    pub(in crate::filter) const WORD: u16 = 1 << 14;
+    pub(crate) const WORD: u16 = 1 << 14;
     /// `\d` of Python 3.11.
-    pub(in crate::filter) const DECIMAL: u16 = 1 << 15;
+    pub(crate) const DECIMAL: u16 = 1 << 15;
     pub(super) const NAMES: [&str; 16] = [
         "alpha",
         "alpha_lower",
@@ -150,7 +171,7 @@ pub(super) mod class {
 }
 
 /// Returns the classes of a character.
-pub(super) fn classes(c: char) -> u16 {
+pub(crate) fn classes(c: char) -> u16 {
     CLASSES.of(c)
 }
 

@@ -7,6 +7,7 @@ mod c4_lines;
 pub(crate) mod extract_html;
 mod mask_pii;
 mod normalize;
+mod refinedweb_lines;
 
 pub(crate) mod html;
 
@@ -76,7 +77,7 @@ pub struct ModifierKind {
 
 /// Every modifier, sorted by name. Adding one is a file here and a line in this list.
 pub const KINDS: &[ModifierKind] =
-    &[c4_lines::KIND, extract_html::KIND, mask_pii::KIND, normalize::KIND];
+    &[c4_lines::KIND, extract_html::KIND, mask_pii::KIND, normalize::KIND, refinedweb_lines::KIND];
 
 /// Returns the modifier called `name`.
 #[must_use]
