@@ -1,14 +1,24 @@
-//! Replaces what identifies or reaches a person: e-mail and IP addresses, phone, card and account numbers.
+//! Replaces what identifies or reaches a person: e-mail and IP addresses, phone, card and account numbers, national ids, and
+//! secrets that open something.
 //!
-//! A rule is a pattern for `regex` behind a byte that every hit holds (`@`, `:`, digits), and a check that the pattern cannot make:
-//! checksums, number ranges, what stands around it. Where hits overlap, the one that begins first counts, then the longest.
+//! One pass over the bytes of a text stops at `@`, `:`, digits and the beginnings of keys; what stands there is parsed by hand and
+//! then judged by what a pattern cannot say: checksums, number ranges, lengths of a country, what stands around it. A form that has
+//! no checksum, or a weak one, counts only behind a word that says what it is (`phone`, `card`, `Steuer-ID`). Where hits overlap,
+//! the one that begins first counts, then the longest. Names of persons are not looked for: no list or rule finds them without
+//! taking words for names, and no model of them is part of this project.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::LazyLock;
+mod account;
+mod address;
+mod fake;
+mod national_id;
+mod phone;
+mod profile;
+mod secret;
 
-use arrow::array::{Array, StringViewBuilder};
+use std::borrow::Cow;
+
+use arrow::array::{Array, StringBuilder, StringViewBuilder};
 use arrow::record_batch::RecordBatch;
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::{Edit, Modified, Modifier, ModifierKind};
@@ -17,161 +27,342 @@ use crate::filter::{config, text_column};
 
 pub(super) const KIND: ModifierKind = ModifierKind {
     name: "mask_pii",
-    summary: "replaces e-mail and IP addresses, phone, card and account numbers",
-    source: "RFC 5321, RFC 4291, NANP, E.164, ISO/IEC 7812 (Luhn), ISO 13616 (mod 97)",
-    reasons: &[],
+    summary: "replaces e-mail and IP addresses, phone, card and account numbers, national ids and secrets",
+    source: "RFC 5321, RFC 4291, IANA special-purpose registries, E.164 and libphonenumber 9.0.43 (lengths), ISO/IEC 7812 (Luhn), \
+             ISO 13616 (mod 97), each state's own rules for its ids, gitleaks (forms of keys); profiles `datatrove`: datatrove \
+             0.10.1, PIIFormatter; `dolma`: dolma 1.2.1, pii_regex_with_counts_fast_v2, and its 1.5 mix",
+    reasons: &[TOO_MANY_HITS],
     default_config: config::defaults::<Config>,
-    build: |table| Ok(Box::new(MaskPii { config: config::from_table("mask_pii", table)? })),
+    build: |table| Ok(Box::new(MaskPii::new(Config::read(table)?)?)),
 };
 
-/// What stands in place of each kind; an empty replacement switches its rule off.
+const TOO_MANY_HITS: &str = "too_many_hits";
+
+/// Which kinds are looked for and what stands in their place.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    email: String,
-    ip_address: String,
-    phone: String,
-    card: String,
-    iban: String,
+    /// Empty for our own rules; `datatrove` or `dolma` for e-mail addresses, IP addresses and (dolma) phone numbers as these find them.
+    profile: String,
+    /// `replace` puts the strings below; `fake` puts a made-up value of the same form, the same for the same value and seed.
+    mode: String,
+    /// Key of the made-up values: who does not know it cannot ask whether a value was in the text.
+    seed: u64,
+    /// What stands in place of each kind, or several such strings that take turns in each document. An empty one switches the kind off.
+    email: Replacement,
+    ip_address: Replacement,
+    phone: Replacement,
+    card: Replacement,
+    iban: Replacement,
+    national_id: Replacement,
+    secret: Replacement,
+    /// The ids that are looked for, by the names under which `edits` has them.
+    national_ids: Vec<String>,
+    /// Whether addresses count that are nobody's alone: private networks, loopback, documentation, benchmarks.
+    private_addresses: bool,
+    /// A document with more hits is dropped as `too_many_hits`; 0 drops none.
+    max_hits: u64,
+}
+
+/// One string, or several that take turns.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+enum Replacement {
+    One(String),
+    InTurn(Vec<String>),
+}
+
+impl From<&str> for Replacement {
+    fn from(text: &str) -> Self {
+        Self::One(text.to_owned())
+    }
+}
+
+impl Replacement {
+    /// The string for the hit number `n` of its kind in a document; nothing where the kind is off.
+    fn nth(&self, n: usize) -> Option<&str> {
+        let text = match self {
+            Self::One(text) => text,
+            Self::InTurn(list) => list.get(n % list.len().max(1))?,
+        };
+        (!text.is_empty()).then_some(text)
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        // Tags in the manner of BigCode's `<EMAIL>`: a model learns the kind and no false value.
+        // Tags in the manner of BigCode's `<EMAIL>` and `<KEY>`: a model learns the kind and no false value.
         Self {
-            email: "<EMAIL>".to_owned(),
-            ip_address: "<IP_ADDRESS>".to_owned(),
-            phone: "<PHONE>".to_owned(),
-            card: "<CARD>".to_owned(),
-            iban: "<IBAN>".to_owned(),
+            profile: String::new(),
+            mode: "replace".to_owned(),
+            seed: 0,
+            email: "<EMAIL>".into(),
+            ip_address: "<IP_ADDRESS>".into(),
+            phone: "<PHONE>".into(),
+            card: "<CARD>".into(),
+            iban: "<IBAN>".into(),
+            national_id: "<NATIONAL_ID>".into(),
+            secret: "<KEY>".into(),
+            national_ids: national_id::names().map(str::to_owned).collect(),
+            private_addresses: false,
+            max_hits: 0,
         }
     }
+}
+
+impl Config {
+    fn read(table: &toml::Table) -> Result<Self> {
+        config::from_profile("mask_pii", table, |asked: &Self| match asked.profile.as_str() {
+            "datatrove" => profile::datatrove(),
+            "dolma" => profile::dolma(),
+            // An unknown name is refused in `MaskPii::new`.
+            _ => Self::default(),
+        })
+    }
+
+    fn replacement(&self, kind: Kind) -> &Replacement {
+        match kind {
+            Kind::Email => &self.email,
+            Kind::IpAddress => &self.ip_address,
+            Kind::Phone => &self.phone,
+            Kind::Card => &self.card,
+            Kind::Iban => &self.iban,
+            Kind::NationalId => &self.national_id,
+            Kind::Secret => &self.secret,
+        }
+    }
+}
+
+/// What a hit is; the rule that found it is finer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Email,
+    IpAddress,
+    Phone,
+    Card,
+    Iban,
+    NationalId,
+    Secret,
+}
+
+const N_KINDS: usize = 7;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hit {
+    start: usize,
+    end: usize,
+    kind: Kind,
+    rule: &'static str,
 }
 
 #[derive(Debug)]
 struct MaskPii {
     config: Config,
+    is_on: [bool; N_KINDS],
+    national_ids: national_id::Finder,
+    is_fake: bool,
 }
 
-/// A hit: byte range, rule.
-type Hit = (usize, usize, &'static str);
+impl MaskPii {
+    fn new(config: Config) -> Result<Self> {
+        let one_of = |key: &str, value: &str, known: &[&str]| match known.contains(&value) {
+            true => Ok(()),
+            false => Err(config::invalid(
+                "mask_pii",
+                format!("`{key}` is `{value}`\nhint: it takes `{}`", known.join("`, `")),
+            )),
+        };
+        one_of("profile", &config.profile, &["", "datatrove", "dolma"])?;
+        one_of("mode", &config.mode, &["replace", "fake"])?;
+        let national_ids = national_id::Finder::new(&config.national_ids)?;
+        let kinds = [
+            Kind::Email,
+            Kind::IpAddress,
+            Kind::Phone,
+            Kind::Card,
+            Kind::Iban,
+            Kind::NationalId,
+            Kind::Secret,
+        ];
+        let is_on = kinds.map(|kind| config.replacement(kind).nth(0).is_some());
+        let is_fake = config.mode == "fake";
+        Ok(Self { config, is_on, national_ids, is_fake })
+    }
+
+    fn is_on(&self, kind: Kind) -> bool {
+        self.is_on[kind as usize]
+    }
+
+    /// Returns the hits in `text`, in order, none overlapping another, and how many there were before those that overlap went.
+    fn hits(&self, text: &str) -> (Vec<Hit>, usize) {
+        let mut hits = match self.config.profile.as_str() {
+            "datatrove" => profile::datatrove_hits(text, !self.config.private_addresses),
+            "dolma" => profile::dolma_hits(text),
+            _ => self.own_hits(text),
+        };
+        hits.retain(|hit| self.is_on(hit.kind));
+        let n_found = hits.len();
+        hits.sort_by_key(|hit| (hit.start, std::cmp::Reverse(hit.end)));
+        let mut last_end = 0;
+        hits.retain(|hit| {
+            let is_free = hit.start >= last_end;
+            last_end = if is_free { hit.end } else { last_end };
+            is_free
+        });
+        (hits, n_found)
+    }
+
+    fn own_hits(&self, text: &str) -> Vec<Hit> {
+        let bytes = text.as_bytes();
+        let mut hits = Vec::new();
+        if self.is_on(Kind::Email) {
+            let found = memchr::memchr_iter(b'@', bytes).filter_map(|at| address::email(text, at));
+            hits.extend(found);
+        }
+        if self.is_on(Kind::IpAddress) {
+            address::ipv6(text, self.config.private_addresses, &mut hits);
+        }
+        if self.is_on(Kind::Secret) {
+            secret::find(text, &mut hits);
+        }
+        let mut at = 0;
+        while let Some(distance) = bytes[at..].iter().position(u8::is_ascii_digit) {
+            let start = at + distance;
+            let run = bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            at = match self.number(text, start, run) {
+                Some(hit) => {
+                    hits.push(hit);
+                    // Not inside of what was found, but behind this run in any case.
+                    hit.end.max(start + run)
+                }
+                None => start + run,
+            };
+        }
+        hits
+    }
+
+    /// The hit whose first run of digits is the `run` digits at `start`.
+    fn number(&self, text: &str, start: usize, run: usize) -> Option<Hit> {
+        let number = Number::new(text, start, run);
+        if run <= 3
+            && number.n_dots >= 3
+            && self.is_on(Kind::IpAddress)
+            && let Some(hit) = address::ipv4(text, start, self.config.private_addresses)
+        {
+            return Some(hit);
+        }
+        if run >= 2
+            && self.is_on(Kind::Iban)
+            && let Some(hit) = account::iban(text, start)
+        {
+            return Some(hit);
+        }
+        if number.n_digits >= 12
+            && self.is_on(Kind::Card)
+            && let Some(hit) = account::card(text, &number)
+        {
+            return Some(hit);
+        }
+        if self.is_on(Kind::NationalId)
+            && let Some(hit) = self.national_ids.find(text, &number)
+        {
+            return Some(hit);
+        }
+        if number.n_digits >= 7 && self.is_on(Kind::Phone) { phone::find(text, &number) } else { None }
+    }
+}
+
+/// Digits and the marks that may stand between them, from the first digit on.
+#[derive(Clone, Copy, Debug)]
+struct Number {
+    start: usize,
+    /// Behind the last digit.
+    end: usize,
+    /// Digits of the first run.
+    run: usize,
+    n_digits: usize,
+    n_dots: usize,
+}
+
+/// No number that counts here is longer.
+const NUMBER_BYTES_MAX: usize = 48;
+
+impl Number {
+    fn new(text: &str, start: usize, run: usize) -> Self {
+        let bytes = text.as_bytes();
+        let mut number = Self { start, end: start + run, run, n_digits: run, n_dots: 0 };
+        let (mut n_marks, mut n_dots) = (0, 0);
+        let limit = bytes.len().min(start + NUMBER_BYTES_MAX);
+        for (at, byte) in bytes.iter().enumerate().take(limit).skip(start + run) {
+            match byte {
+                b'0'..=b'9' => {
+                    number.end = at + 1;
+                    number.n_digits += 1;
+                    number.n_dots += n_dots;
+                    (n_marks, n_dots) = (0, 0);
+                }
+                b' ' | b'-' | b'.' | b'/' | b'(' | b')' if n_marks < 3 => {
+                    n_marks += 1;
+                    n_dots += usize::from(*byte == b'.');
+                }
+                _ => break,
+            }
+        }
+        number
+    }
+}
 
 impl Modifier for MaskPii {
     fn modify(&self, documents: &RecordBatch) -> Result<Modified> {
         let texts = text_column(documents)?;
         let mut out = StringViewBuilder::with_capacity(texts.len());
+        let mut reasons = StringBuilder::new();
         let mut edits = Vec::new();
         let mut masked = String::new();
         for row in 0..texts.len() {
             let text = texts.value(row);
-            let hits = self.hits(text);
-            if hits.is_empty() {
+            let (hits, n_found) = self.hits(text);
+            let is_dropped = self.config.max_hits > 0 && n_found as u64 > self.config.max_hits;
+            reasons.append_option(is_dropped.then_some(TOO_MANY_HITS));
+            if hits.is_empty() || is_dropped {
                 out.append_value(text);
                 continue;
             }
             masked.clear();
             let mut at = 0;
-            for (start, end, rule) in hits {
-                let replacement = self.replacement(rule);
+            let mut n_of_kind = [0; N_KINDS];
+            for Hit { start, end, kind, rule } in hits {
+                let n = &mut n_of_kind[kind as usize];
+                let Some(replacement) = self.replacement(kind, rule, &text[start..end], *n) else {
+                    continue;
+                };
+                *n += 1;
                 masked.push_str(&text[at..start]);
-                masked.push_str(replacement);
+                masked.push_str(&replacement);
                 at = end;
-                edits.push(Edit { row, start, end, rule, replacement: replacement.to_owned() });
+                edits.push(Edit { row, start, end, rule, replacement: replacement.into_owned() });
             }
             masked.push_str(&text[at..]);
             out.append_value(&masked);
         }
-        Ok(Modified { text: out.finish(), reasons: None, edits, found: Vec::new() })
+        // Most batches hold nothing: their views are handed on, not copied.
+        let text = if edits.is_empty() { texts.clone() } else { out.finish() };
+        let reasons = (self.config.max_hits > 0).then(|| reasons.finish());
+        Ok(Modified { text, reasons, edits, found: Vec::new() })
     }
 }
 
 impl MaskPii {
-    fn replacement(&self, rule: &str) -> &str {
-        match rule {
-            "email" => &self.config.email,
-            "ipv4" | "ipv6" => &self.config.ip_address,
-            "card" => &self.config.card,
-            "iban" => &self.config.iban,
-            _ => &self.config.phone,
+    /// What stands in place of `value`; nothing where it is made up already.
+    fn replacement(&self, kind: Kind, rule: &str, value: &str, n: usize) -> Option<Cow<'_, str>> {
+        if self.is_fake {
+            return fake::value(kind, rule, value, self.config.seed).map(Cow::Owned);
         }
-    }
-
-    /// Returns the hits in `text`, in order, none overlapping another.
-    fn hits(&self, text: &str) -> Vec<Hit> {
-        let bytes = text.as_bytes();
-        let has_digit = bytes.iter().any(u8::is_ascii_digit);
-        let has_at = memchr::memchr(b'@', bytes).is_some();
-        let mut hits: Vec<Hit> = Vec::new();
-        for rule in &*RULES {
-            let may_hit = match rule.name {
-                "email" => has_at,
-                "ipv6" => memchr::memchr(b':', bytes).is_some(),
-                _ => has_digit,
-            };
-            if !may_hit || self.replacement(rule.name).is_empty() {
-                continue;
-            }
-            for found in rule.pattern.find_iter(text) {
-                let (start, end) = (found.start(), found.end());
-                if let Some(end) = (rule.check)(text, start, end) {
-                    hits.push((start, end, rule.name));
-                }
-            }
-        }
-        hits.sort_by_key(|&(start, end, _)| (start, std::cmp::Reverse(end)));
-        let mut last_end = 0;
-        hits.retain(|&(start, end, _)| {
-            let is_free = start >= last_end;
-            last_end = if is_free { end } else { last_end };
-            is_free
-        });
-        hits
+        self.config.replacement(kind).nth(n).map(Cow::Borrowed)
     }
 }
 
-/// A pattern and what it cannot say.
-struct Rule {
-    name: &'static str,
-    pattern: Regex,
-    /// Returns the end of the hit, nothing when it is none.
-    check: fn(text: &str, start: usize, end: usize) -> Option<usize>,
-}
-
-static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    let rule = |name, pattern: &str, check| Rule {
-        name,
-        pattern: Regex::new(pattern).expect("a pattern of this file"),
-        check,
-    };
-    vec![
-        // The local part as datatrove and browsers read it, bounded by RFC 5321; quoted local parts are not in use.
-        rule(
-            "email",
-            r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}",
-            check_email,
-        ),
-        rule("ipv4", r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", check_ipv4),
-        rule(
-            "ipv6",
-            r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})?",
-            check_ipv6,
-        ),
-        // Two capitals, two check digits, then groups of four or one run: ISO 13616.
-        rule("iban", r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?", check_iban),
-        rule("card", r"[0-9](?:[ -]?[0-9]){12,18}", check_card),
-        // A separator is required between the groups: numbers without are ids more often than phones.
-        rule(
-            "phone",
-            r"(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-]?[0-9]{4}(?: ?(?:x|ext\.?) ?[0-9]{1,5})?",
-            check_phone,
-        ),
-        rule(
-            "phone_international",
-            r"\+[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,5}\)?){1,6}",
-            check_international,
-        ),
-    ]
-});
+// What stands around a hit.
 
 fn char_before(text: &str, at: usize) -> Option<char> {
     text[..at].chars().next_back()
@@ -185,7 +376,7 @@ fn is_word(c: Option<char>) -> bool {
     c.is_some_and(|c| c.is_alphanumeric() || c == '_')
 }
 
-/// Whether neither a word nor a digit behind a full stop goes on at either end.
+/// Whether neither a word nor a digit behind a mark goes on at either end.
 fn is_bounded(text: &str, start: usize, end: usize) -> bool {
     let (before, after) = (char_before(text, start), char_after(text, end));
     let goes_on = |mark: Option<char>, digit: Option<char>| {
@@ -200,256 +391,21 @@ fn is_bounded(text: &str, start: usize, end: usize) -> bool {
         && !goes_on(after, second_after)
 }
 
-/// Endings of files and packages that look like domains.
-const NOT_DOMAINS: [&str; 12] =
-    ["png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "html", "json", "xml", "pdf"];
-
-fn check_email(text: &str, start: usize, end: usize) -> Option<usize> {
-    let (local, domain) = text[start..end].split_once('@')?;
-    let top = domain.rsplit('.').next()?;
-    let is_dotted_well = !local.starts_with('.') && !local.ends_with('.') && !local.contains("..");
-    let is_domain = !NOT_DOMAINS.contains(&top.to_ascii_lowercase().as_str());
-    (is_dotted_well && is_domain && !is_word(char_after(text, end))).then_some(end)
+/// The text before `at`, at most `n_bytes` of it, in lower case.
+fn context_before(text: &str, at: usize, n_bytes: usize) -> String {
+    text[text.floor_char_boundary(at.saturating_sub(n_bytes))..at].to_lowercase()
 }
 
-/// Words before a dotted number that make it a version or a heading.
-const NOT_ADDRESSES: [&str; 13] = [
-    "version", "ver", "v", "release", "build", "revision", "section", "chapter", "clause", "oid",
-    "firmware", "doi", "driver",
-];
-
-fn check_ipv4(text: &str, start: usize, end: usize) -> Option<usize> {
-    let has_leading_zero =
-        text[start..end].split('.').any(|octet| octet.len() > 1 && octet.starts_with('0'));
-    let address: Ipv4Addr = text[start..end].parse().ok()?;
-    let before = text[..start].trim_end_matches([' ', ':', '#', '.', '=']);
-    let word_start = before
-        .rfind(|c: char| !c.is_alphanumeric())
-        .map_or(0, |at| at + before[at..].chars().next().map_or(0, char::len_utf8));
-    let word = before[word_start..].to_ascii_lowercase();
-    let is_marked = NOT_ADDRESSES.contains(&word.as_str());
-    let prefix = matches!(char_before(text, start), Some('.' | '-' | '_' | '/') if !before_is_scheme(text, start));
-    // `:` before a port is no border.
-    let (before, after) = (char_before(text, start), char_after(text, end));
-    let second = after.and_then(|c| char_after(text, end + c.len_utf8()));
-    let goes_on =
-        matches!(after, Some('.' | '-' | '/')) && second.is_some_and(|c| c.is_ascii_digit());
-    let is_free = !prefix && !is_word(before) && !is_word(after) && !goes_on;
-    (!has_leading_zero && is_public(address) && !is_marked && is_free).then_some(end)
+/// The text behind `at`, at most `n_bytes` of it, in lower case.
+fn context_after(text: &str, at: usize, n_bytes: usize) -> String {
+    text[at..text.floor_char_boundary((at + n_bytes).min(text.len()))].to_lowercase()
 }
 
-fn before_is_scheme(text: &str, start: usize) -> bool {
-    text[..start].ends_with("//")
-}
-
-/// Whether an address is one of somebody (IANA special-purpose registry).
-fn is_public(address: Ipv4Addr) -> bool {
-    let [a, b, c, d] = address.octets();
-    let is_shared = a == 100 && (64..128).contains(&b);
-    let is_protocol = a == 192 && b == 0 && c == 0;
-    let is_benchmark = a == 198 && (18..20).contains(&b);
-    // A dotted quad that ends in zeros is a version or a network.
-    let is_network = d == 0 && c == 0;
-    !(a == 0
-        || a >= 224
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || is_shared
-        || is_protocol
-        || is_benchmark
-        || is_network)
-}
-
-fn check_ipv6(text: &str, start: usize, end: usize) -> Option<usize> {
-    let hit = &text[start..end];
-    let address: Ipv6Addr = hit.parse().ok()?;
-    let first = address.segments()[0];
-    // Global unicast, unique local and link-local; not the loopback, `::` or times of day.
-    let is_personal = (0x2000..0x4000).contains(&first) || (0xfc00..0xfec0).contains(&first);
-    let is_documentation = first == 0x2001 && address.segments()[1] == 0x0db8;
-    let (before, after) = (char_before(text, start), char_after(text, end));
-    let is_free = !is_word(before) && !is_word(after) && before != Some(':') && after != Some(':');
-    (is_personal && !is_documentation && is_free).then_some(end)
-}
-
-/// Length of an IBAN per country: the registry of ISO 13616 (SWIFT, release 98).
-const IBAN_LENGTHS: &[(&str, usize)] = &[
-    ("AD", 24),
-    ("AE", 23),
-    ("AL", 28),
-    ("AT", 20),
-    ("AZ", 28),
-    ("BA", 20),
-    ("BE", 16),
-    ("BG", 22),
-    ("BH", 22),
-    ("BI", 27),
-    ("BR", 29),
-    ("BY", 28),
-    ("CH", 21),
-    ("CR", 22),
-    ("CY", 28),
-    ("CZ", 24),
-    ("DE", 22),
-    ("DJ", 27),
-    ("DK", 18),
-    ("DO", 28),
-    ("EE", 20),
-    ("EG", 29),
-    ("ES", 24),
-    ("FI", 18),
-    ("FK", 18),
-    ("FO", 18),
-    ("FR", 27),
-    ("GB", 22),
-    ("GE", 22),
-    ("GI", 23),
-    ("GL", 18),
-    ("GR", 27),
-    ("GT", 28),
-    ("HR", 21),
-    ("HU", 28),
-    ("IE", 22),
-    ("IL", 23),
-    ("IQ", 23),
-    ("IS", 26),
-    ("IT", 27),
-    ("JO", 30),
-    ("KW", 30),
-    ("KZ", 20),
-    ("LB", 28),
-    ("LC", 32),
-    ("LI", 21),
-    ("LT", 20),
-    ("LU", 20),
-    ("LV", 21),
-    ("LY", 25),
-    ("MC", 27),
-    ("MD", 24),
-    ("ME", 22),
-    ("MK", 19),
-    ("MN", 20),
-    ("MR", 27),
-    ("MT", 31),
-    ("MU", 30),
-    ("NI", 28),
-    ("NL", 18),
-    ("NO", 15),
-    ("OM", 23),
-    ("PK", 24),
-    ("PL", 28),
-    ("PS", 29),
-    ("PT", 25),
-    ("QA", 29),
-    ("RO", 24),
-    ("RS", 22),
-    ("RU", 33),
-    ("SA", 24),
-    ("SC", 31),
-    ("SD", 18),
-    ("SE", 24),
-    ("SI", 19),
-    ("SK", 24),
-    ("SM", 27),
-    ("SO", 23),
-    ("ST", 25),
-    ("SV", 28),
-    ("TL", 23),
-    ("TN", 24),
-    ("TR", 26),
-    ("UA", 29),
-    ("VA", 22),
-    ("VG", 24),
-    ("XK", 20),
-    ("YE", 30),
-];
-
-/// Cuts the hit at the length of its country: what follows may look like one more group.
-fn check_iban(text: &str, start: usize, end: usize) -> Option<usize> {
-    let country = &text[start..start + 2];
-    let (_, length) = IBAN_LENGTHS.iter().find(|(known, _)| *known == country)?;
-    let places = text[start..end].bytes().enumerate().filter(|&(_, byte)| byte != b' ');
-    let last = places.map(|(at, _)| at).nth(length - 1)?;
-    let end = start + last + 1;
-    let compact: Vec<u8> = text[start..end].bytes().filter(|&byte| byte != b' ').collect();
-    let value = |byte: u8| {
-        if byte.is_ascii_digit() { u32::from(byte - b'0') } else { u32::from(byte - b'A') + 10 }
-    };
-    let rotated = compact[4..].iter().chain(&compact[..4]);
-    let remainder = rotated.fold(0u32, |sum, &byte| {
-        let value = value(byte);
-        (sum * if value > 9 { 100 } else { 10 } + value) % 97
-    });
-    (remainder == 1 && is_bounded(text, start, end)).then_some(end)
-}
-
-/// Length and leading digits of the card networks (ISO/IEC 7812): American Express, Diners, Discover, JCB, Mastercard, Visa.
-fn is_issuer(digits: &[u8]) -> bool {
-    let leading =
-        |n: usize| digits[..n].iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit));
-    match (digits.len(), leading(1)) {
-        (13 | 16 | 19, 4) => true,
-        (15, 3) => matches!(leading(2), 34 | 37),
-        (14, 3) => matches!(leading(3), 300..=305) || matches!(leading(2), 36 | 38 | 39),
-        (16, 3) => (3528..=3589).contains(&leading(4)),
-        (16, 5) => (51..=55).contains(&leading(2)),
-        (16, 2) => (2221..=2720).contains(&leading(4)),
-        (16..=19, 6) => leading(4) == 6011 || (644..=649).contains(&leading(3)) || leading(2) == 65,
-        _ => false,
-    }
-}
-
-fn check_card(text: &str, start: usize, end: usize) -> Option<usize> {
-    let hit = &text[start..end];
-    let digits: Vec<u8> = hit.bytes().filter(u8::is_ascii_digit).map(|byte| byte - b'0').collect();
-    let doubled = |digit: u8| if digit > 4 { 2 * digit - 9 } else { 2 * digit };
-    let sum: u32 = digits
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(place, &digit)| u32::from(if place % 2 == 1 { doubled(digit) } else { digit }))
-        .sum();
-    // One kind of separator, groups as cards print them, or none at all next to a word that says what it is.
-    let groups: Vec<usize> = hit.split([' ', '-']).map(str::len).collect();
-    let is_grouped = match groups.as_slice() {
-        [4, rest @ ..] if rest.len() >= 3 && rest[..rest.len() - 1].iter().all(|&n| n == 4) => true,
-        [4, 6, 4 | 5] => true,
-        [_] => {
-            let context =
-                &text[text.floor_char_boundary(start.saturating_sub(60))..start].to_lowercase();
-            [
-                "card", "visa", "master", "amex", "credit", "debit", "payment", "diners",
-                "discover", "jcb",
-            ]
-            .iter()
-            .any(|word| context.contains(word))
-        }
-        _ => false,
-    };
-    let has_one_separator = !(hit.contains(' ') && hit.contains('-'));
-    let is_valid = sum.is_multiple_of(10) && is_issuer(&digits) && is_grouped && has_one_separator;
-    (is_valid && is_bounded(text, start, end)).then_some(end)
-}
-
-fn check_phone(text: &str, start: usize, end: usize) -> Option<usize> {
-    let hit = &text[start..end];
-    let digits: Vec<u8> = hit.bytes().filter(u8::is_ascii_digit).collect();
-    // Area codes and exchanges that end in 11 are services: NANP.
-    let national = if digits[0] == b'1' { &digits[1..] } else { &digits[..] };
-    let is_service = &national[1..3] == b"11";
-    let has_separator = hit.trim_start_matches("+1").contains([' ', '.', '-', ')']);
-    (!is_service && has_separator && is_bounded(text, start, end)).then_some(end)
-}
-
-fn check_international(text: &str, start: usize, end: usize) -> Option<usize> {
-    let hit = &text[start..end];
-    let n_digits = hit.bytes().filter(u8::is_ascii_digit).count();
-    // E.164: at most 15 digits; the shortest in use, with the country code, have 8.
-    let has_pairs = hit.matches('(').count() == hit.matches(')').count();
-    let fits = (8..=15).contains(&n_digits) && has_pairs;
-    (fits && is_bounded(text, start, end)).then_some(end)
+/// Whether one of `words` begins a word of `context`, which is in lower case.
+fn has_word(context: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| {
+        context.match_indices(word).any(|(at, _)| !context[..at].ends_with(char::is_alphanumeric))
+    })
 }
 
 #[cfg(test)]
