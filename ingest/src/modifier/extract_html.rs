@@ -6,8 +6,10 @@ use arrow::array::{Array, MapArray, StringArray, StringViewBuilder};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::html::content::{self, Mode};
-use super::html::{render, tree::Tree};
+use super::html::block::Blocks;
+pub use super::html::block::{CONTEXT, FEATURES};
+use super::html::content::{self, Mode, Selection, Votes};
+use super::html::{markdown, render, tree::Tree};
 use super::{Modified, Modifier, ModifierKind};
 use crate::filter::{config, text_column};
 use crate::{Error, Result};
@@ -15,23 +17,39 @@ use crate::{Error, Result};
 pub(super) const KIND: ModifierKind = ModifierKind {
     name: "extract_html",
     summary: "turns HTML pages into their main text",
-    source: "WHATWG HTML for reading, votes of paragraphs as in Readability.js 0.6 for choosing",
+    source: "WHATWG HTML for reading; boosted trees trained on WCXB for choosing, votes of Readability.js 0.6 among what they see",
     reasons: &["no_text", "too_many_nodes"],
     default_config: config::defaults::<Config>,
     build: |table| Ok(Box::new(ExtractHtml { config: config::from_table("extract_html", table)? })),
 };
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
     /// `main`, `recall` (keeps what may belong to the text) or `all` (every visible text).
     mode: Mode,
+    /// `text` or `markdown`.
+    format: Format,
+    /// Whether links keep their targets, in Markdown.
+    links: bool,
+    /// Whether readers' comments are text; a page that consists of them is taken either way.
+    comments: bool,
+}
+
+/// How the text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    /// Blocks apart by an empty line, items as `- `, cells apart by ` | `.
+    Text,
+    /// With headings, nested lists, tables, quotations and code marked.
+    Markdown,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        // FineWeb and DCLM both train on main content.
-        Self { mode: Mode::Main }
+        // FineWeb and DCLM both train on main content, as plain text without comments.
+        Self { mode: Mode::Main, format: Format::Text, links: false, comments: false }
     }
 }
 
@@ -62,7 +80,7 @@ impl Modifier for ExtractHtml {
                 reasons.push(None);
                 continue;
             }
-            let page = extract(texts.value(row), self.config.mode);
+            let page = extract(texts.value(row), self.config);
             out.append_value(&page.text);
             reasons.push(page.reason);
             found.extend(page.found.into_iter().map(|(key, value)| (row, key, value)));
@@ -72,25 +90,74 @@ impl Modifier for ExtractHtml {
     }
 }
 
-fn extract(html: &str, mode: Mode) -> Page {
-    let Some(tree) = Tree::parse(html) else {
+fn extract(html: &str, config: Config) -> Page {
+    let links = config.links && config.format == Format::Markdown;
+    let Some(mut tree) = Tree::parse(html, links) else {
         return Page { reason: Some("too_many_nodes"), ..Page::default() };
     };
-    let selection = content::select(&tree, mode);
-    let text = render::text(&tree, &selection);
+    let selection = match config.mode {
+        Mode::All => content::visible(&tree),
+        mode => chosen(&tree, mode, config.comments),
+    };
+    let text = match config.format {
+        Format::Text => render::text(&tree, &selection),
+        Format::Markdown => markdown::text(&tree, &selection),
+    };
     let reason = text.is_empty().then_some("no_text");
-    let keys = ["title", "author", "published", "html_language"];
-    let values =
-        [tree.found.title, tree.found.author, tree.found.published, tree.found.html_language];
-    let found =
-        keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect();
+    let found = std::mem::take(&mut tree.found);
+    let found = [
+        ("title", found.title),
+        ("author", found.author),
+        ("published", found.published),
+        ("html_language", found.html_language),
+        ("canonical_url", found.canonical_url),
+        ("site_name", found.site_name),
+    ];
+    let found = found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     Page { text, reason, found }
+}
+
+fn chosen(tree: &Tree, mode: Mode, comments: bool) -> Selection {
+    let votes = Votes::cast(tree);
+    let blocks = Blocks::split(tree, &votes);
+    let scores = blocks.scores(&votes.counts, tree.len());
+    content::choose(tree, &blocks, &scores, mode, comments)
 }
 
 /// Returns every visible text of `html`; `None` when it has too many elements.
 pub(crate) fn visible_text(html: &str) -> Option<String> {
-    let tree = Tree::parse(html)?;
-    Some(render::text(&tree, &content::select(&tree, Mode::All)))
+    let tree = Tree::parse(html, false)?;
+    Some(render::text(&tree, &content::visible(&tree)))
+}
+
+/// A page as the classifier sees it: what training needs.
+#[derive(Debug)]
+pub struct Seen {
+    /// The text of each block.
+    pub texts: Vec<String>,
+    /// [`FEATURES`] bytes for each block, block after block.
+    pub features: Vec<u8>,
+    blocks: Blocks,
+    n_nodes: usize,
+}
+
+impl Seen {
+    /// Reads a page; `None` when it has too many elements.
+    #[must_use]
+    pub fn of(html: &str) -> Option<Self> {
+        let tree = Tree::parse(html, false)?;
+        let votes = Votes::cast(&tree);
+        let blocks = Blocks::split(&tree, &votes);
+        let texts = (0..blocks.len()).map(|index| blocks.text(&tree, index)).collect();
+        let features = blocks.features(&votes.counts, 0);
+        Some(Self { texts, features, blocks, n_nodes: tree.len() })
+    }
+
+    /// Returns [`CONTEXT`] bytes for each block from its first score and those around it.
+    #[must_use]
+    pub fn context(&self, scores: &[u8]) -> Vec<u8> {
+        self.blocks.context(scores, self.n_nodes)
+    }
 }
 
 /// The column `metadata`, where there is one.

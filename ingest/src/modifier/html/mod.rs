@@ -4,7 +4,10 @@
 //! tags, scopes, raw text) in one flat arena, [`content`] decides what the page is about, and [`render`] writes it out.
 //! Nothing recurses, so depth costs no stack.
 
+pub(super) mod block;
 pub(super) mod content;
+pub(super) mod markdown;
+pub(super) mod model;
 pub(crate) mod reference;
 pub(super) mod render;
 pub(super) mod tag;

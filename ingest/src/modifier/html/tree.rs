@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use serde_json::Value;
+use xxhash_rust::xxh32::xxh32;
 
 use super::reference;
 use super::tag::{Content, Tag};
@@ -16,6 +18,9 @@ use super::tokenizer::{Token, Tokenizer};
 pub(super) const NODES_MAX: usize = 1_000_000;
 /// Open elements, at most; deeper ones are recorded as siblings. Chromium stops at 512 too.
 const DEPTH_MAX: usize = 512;
+
+/// Less text in `noscript` is a note to the reader.
+const NOSCRIPT_BYTES_MIN: usize = 400;
 
 /// What an element's attributes say of it.
 pub(super) mod mark {
@@ -52,6 +57,10 @@ pub(super) struct Node {
     pub(super) tag: Tag,
     /// Bits of [`mark`].
     pub(super) marks: u16,
+    /// Hash of the element's name and class: alike for the parts of a template.
+    pub(super) class: u32,
+    /// Bit `n` for a word of [`GROUPS`]`[n]` in its class or id.
+    pub(super) groups: u64,
     /// Index of the parent; the root is its own.
     pub(super) parent: u32,
     /// Index behind the last node of its subtree.
@@ -77,20 +86,98 @@ pub(in crate::modifier) struct Found {
     pub(in crate::modifier) author: Option<String>,
     pub(in crate::modifier) published: Option<String>,
     pub(in crate::modifier) html_language: Option<String>,
+    pub(in crate::modifier) canonical_url: Option<String>,
+    pub(in crate::modifier) site_name: Option<String>,
+    /// The first `time` in the text.
+    time: Option<String>,
+    linked: Linked,
+}
+
+/// What data for search engines (JSON-LD of schema.org) says.
+#[derive(Debug, Default)]
+struct Linked {
+    author: Option<String>,
+    published: Option<String>,
+}
+
+/// Longer data is not read.
+const LINKED_BYTES_MAX: usize = 1 << 18;
+
+impl Found {
+    /// Fills what the page says nowhere else from its data for search engines and the first `time` of its text.
+    pub(in crate::modifier) fn settle(&mut self) {
+        self.author = self.author.take().or(self.linked.author.take());
+        self.published = self.published.take().or(self.linked.published.take());
+        // `T` or a space: a date with or without a time of day; a bare time of day says little.
+        let is_date = |time: &String| time.as_bytes().get(4) == Some(&b'-');
+        self.published = self.published.take().or(self.time.take().filter(is_date));
+    }
+
+    fn note_linked_data(&mut self, raw: &str) {
+        if raw.len() > LINKED_BYTES_MAX {
+            return;
+        }
+        // Broken data says nothing; `serde_json` limits the depth.
+        let Ok(value) = serde_json::from_str::<Value>(raw.trim()) else { return };
+        let mut open = vec![&value];
+        while let Some(value) = open.pop() {
+            match value {
+                Value::Array(items) => open.extend(items.iter().rev()),
+                Value::Object(object) => {
+                    if let Some(date) = object.get("datePublished").and_then(Value::as_str) {
+                        note(&mut self.linked.published, date);
+                    }
+                    if let Some(author) = object.get("author").and_then(name_of) {
+                        note(&mut self.linked.author, author);
+                    }
+                    open.extend(object.get("@graph"));
+                    open.extend(object.get("mainEntity"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The name of a person of schema.org, or the first of several.
+fn name_of(value: &Value) -> Option<&str> {
+    match value {
+        Value::String(name) => (!name.starts_with("http")).then_some(name.as_str()),
+        Value::Array(people) => people.first().and_then(name_of_one),
+        other => name_of_one(other),
+    }
+}
+
+fn name_of_one(value: &Value) -> Option<&str> {
+    value.as_str().or(value.get("name").and_then(Value::as_str))
 }
 
 impl Tree {
     /// The characters of node `index`, references resolved, white space as written.
     pub(super) fn text(&self, index: usize) -> &str {
+        if self.nodes[index].tag == Tag::Text { self.slice(index) } else { "" }
+    }
+
+    /// Where the link at node `index` leads; empty for other elements, and unless the tree keeps links.
+    pub(super) fn target(&self, index: usize) -> &str {
+        if self.nodes[index].tag == Tag::A { self.slice(index) } else { "" }
+    }
+
+    fn slice(&self, index: usize) -> &str {
         let range = &self.nodes[index].text;
         &self.text[range.start as usize..range.end as usize]
     }
 
-    /// Returns the tree of `page`, nothing when it has more than [`NODES_MAX`] nodes or 4 GiB of text.
-    pub(in crate::modifier) fn parse(page: &str) -> Option<Self> {
-        let mut builder = Builder::default();
+    /// Nodes of the page.
+    pub(in crate::modifier) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Returns the tree of `page`, nothing when it has more than [`NODES_MAX`] nodes or 2 GiB of text.
+    pub(in crate::modifier) fn parse(page: &str, keep_links: bool) -> Option<Self> {
+        let mut builder = Builder { keep_links, ..Builder::default() };
         builder.tree.text.reserve(page.len() / 4);
-        builder.open(Tag::Html, 0);
+        builder.open(Tag::Html, Traits::default(), 0..0);
         let mut tokenizer = Tokenizer::new(page);
         while let Some(token) = tokenizer.next() {
             match token {
@@ -105,7 +192,38 @@ impl Tree {
             }
         }
         builder.close_to(0);
-        Some(builder.tree)
+        let mut tree = builder.tree;
+        tree.found.settle();
+        tree.read_noscript();
+        Some(tree)
+    }
+
+    /// Makes `noscript` an element like others where nearly all text stands in it, as on forums that scripts build.
+    fn read_noscript(&mut self) {
+        let n_bytes = |range: Range<usize>| -> usize {
+            range.map(|index| self.text(index).trim_ascii().len()).sum()
+        };
+        let mut noscripts = Vec::new();
+        let (mut inside, mut outside) = (0, 0);
+        let mut index = 1;
+        while index < self.nodes.len() {
+            let end = self.nodes[index].end as usize;
+            match self.nodes[index].tag {
+                Tag::Noscript => {
+                    inside += n_bytes(index..end);
+                    noscripts.push(index);
+                    index = end;
+                }
+                Tag::Svg | Tag::Template | Tag::Select | Tag::Textarea => index = end,
+                _ => {
+                    outside += n_bytes(index..index + 1);
+                    index += 1;
+                }
+            }
+        }
+        if inside >= NOSCRIPT_BYTES_MIN && outside < inside / 2 {
+            noscripts.into_iter().for_each(|index| self.nodes[index].tag = Tag::Div);
+        }
     }
 }
 
@@ -116,6 +234,9 @@ struct Builder {
     open: Vec<u32>,
     /// How many of them are `p`: most searches for one end here.
     n_open_p: usize,
+    keep_links: bool,
+    /// Whether the open `script` is data about the page.
+    is_linked_data: bool,
 }
 
 impl Builder {
@@ -127,15 +248,16 @@ impl Builder {
         self.open.last().map_or(Tag::Html, |&index| self.tree.nodes[index as usize].tag)
     }
 
-    fn push(&mut self, tag: Tag, marks: u16, text: Range<u32>) -> u32 {
+    fn push(&mut self, tag: Tag, traits: Traits, text: Range<u32>) -> u32 {
         let index = u32::try_from(self.tree.nodes.len()).expect("NODES_MAX fits");
         let parent = self.open.last().copied().unwrap_or(0);
-        self.tree.nodes.push(Node { tag, marks, parent, end: index + 1, text });
+        let Traits { marks, class, groups } = traits;
+        self.tree.nodes.push(Node { tag, marks, class, groups, parent, end: index + 1, text });
         index
     }
 
-    fn open(&mut self, tag: Tag, marks: u16) {
-        let index = self.push(tag, marks, 0..0);
+    fn open(&mut self, tag: Tag, traits: Traits, text: Range<u32>) {
+        let index = self.push(tag, traits, text);
         if self.open.len() < DEPTH_MAX && !tag.is_void() {
             self.open.push(index);
             self.n_open_p += usize::from(tag == Tag::P);
@@ -187,11 +309,22 @@ impl Builder {
             Tag::Meta => return self.note_meta(attributes),
             // Elements without a rule here are see-through: their end tags could not be told apart.
             Tag::Other => return,
-            Tag::Link | Tag::Base | Tag::Col | Tag::Source | Tag::Track | Tag::Wbr => return,
+            Tag::Link => return self.note_link(attributes),
+            Tag::Base | Tag::Col | Tag::Source | Tag::Track | Tag::Wbr => return,
             _ => {}
         }
         self.imply_ends(tag);
-        self.open(tag, marks(tag, attributes));
+        let target = if self.keep_links && tag == Tag::A {
+            self.write(attribute(attributes, "href").unwrap_or_default().trim(), true)
+        } else {
+            0..0
+        };
+        self.is_linked_data = tag == Tag::Script
+            && attribute(attributes, "type").is_some_and(|kind| kind.contains("ld+json"));
+        if tag == Tag::Time && self.tree.found.time.is_none() {
+            self.tree.found.time = attribute(attributes, "datetime").map(str::to_owned);
+        }
+        self.open(tag, traits(tag, attributes), target);
     }
 
     /// Closes what the start tag of `tag` ends.
@@ -240,7 +373,7 @@ impl Builder {
             Tag::Br => self.start(Tag::Br, &[]),
             // An end tag without a paragraph is one that is empty.
             Tag::P if self.find(|open| open == Tag::P, Tag::is_scope).is_none() => {
-                self.push(Tag::P, 0, 0..0);
+                self.push(Tag::P, Traits::default(), 0..0);
             }
             _ if tag.is_heading() => self.close(Tag::is_heading, Tag::is_scope),
             _ if tag.is_table_part() => {
@@ -257,6 +390,7 @@ impl Builder {
     fn characters(&mut self, raw: &str, content: Content) {
         let parent = self.current();
         match parent {
+            Tag::Script if self.is_linked_data => return self.tree.found.note_linked_data(raw),
             Tag::Script | Tag::Style | Tag::Iframe | Tag::Noembed | Tag::Noframes => return,
             Tag::Title if self.is_page_title() => {
                 let mut title = String::new();
@@ -266,15 +400,39 @@ impl Builder {
             }
             _ => {}
         }
+        let text = match content {
+            Content::Raw | Content::Plain => self.write_raw(raw),
+            _ => self.write(raw, false),
+        };
+        self.push(Tag::Text, Traits::default(), text);
+    }
+
+    /// Adds `raw` to the text, references resolved, and returns where it stands.
+    fn write(&mut self, raw: &str, in_attribute: bool) -> Range<u32> {
         let start = self.tree.text.len();
-        if matches!(content, Content::Raw | Content::Plain) {
-            self.tree.text.push_str(raw);
-        } else {
-            reference::decode(raw, false, &mut self.tree.text);
-        }
+        reference::decode(raw, in_attribute, &mut self.tree.text);
+        self.range_from(start)
+    }
+
+    fn write_raw(&mut self, raw: &str) -> Range<u32> {
+        let start = self.tree.text.len();
+        self.tree.text.push_str(raw);
+        self.range_from(start)
+    }
+
+    fn range_from(&self, start: usize) -> Range<u32> {
         let offset = |bytes| u32::try_from(bytes).expect("checked after every token");
-        let text = offset(start)..offset(self.tree.text.len());
-        self.push(Tag::Text, 0, text);
+        offset(start)..offset(self.tree.text.len())
+    }
+
+    fn note_link(&mut self, attributes: &[(&str, &str)]) {
+        let is_canonical = attribute(attributes, "rel")
+            .is_some_and(|value| value.trim().eq_ignore_ascii_case("canonical"));
+        if let (true, Some(href)) = (is_canonical, attribute(attributes, "href")) {
+            let mut value = String::new();
+            reference::decode(href, true, &mut value);
+            note(&mut self.tree.found.canonical_url, &value);
+        }
     }
 
     /// Whether the open `title` is not one of a picture.
@@ -296,6 +454,8 @@ impl Builder {
         let found = &mut self.tree.found;
         let slot = match name.to_ascii_lowercase().as_str() {
             "og:title" => &mut found.title,
+            "og:site_name" => &mut found.site_name,
+            "og:url" => &mut found.canonical_url,
             "author" | "article:author" | "dc.creator" if !content.starts_with("http") => {
                 &mut found.author
             }
@@ -540,24 +700,115 @@ const WORDS: &[(u16, &[&str])] = &[
     (mark::CAPTION, &["caption", "photo-credit", "image-credit", "img-credit"]),
 ];
 
+/// Words in class names and ids that tell what a part of a page is for, 64 groups: features of [`super::block`].
+const GROUPS: [&[&str]; 64] = [
+    &["nav", "menu"],
+    &["foot", "bottom", "colophon"],
+    &["header", "masthead", "topbar", "top-bar"],
+    &["sidebar", "side-bar", "aside", "rail", "secondary"],
+    &["comment", "disqus", "respond"],
+    &["share", "social", "follow"],
+    &[
+        "related",
+        "recommend",
+        "similar",
+        "also-",
+        "popular",
+        "trending",
+        "latest",
+        "suggest",
+        "read-more",
+        "readmore",
+    ],
+    &["promo", "advert", "-ad-", "ad-", "sponsor", "banner", "adsense", "ads-"],
+    &["cookie", "consent", "gdpr", "privacy"],
+    &["newsletter", "subscri", "signup", "sign-up", "optin", "opt-in"],
+    &["crumb"],
+    &["paginat", "pager", "next", "prev"],
+    &["tags", "tag-", "categor", "label"],
+    &["author", "byline", "bio"],
+    &["meta", "date", "time", "publish"],
+    &["title", "headline", "heading"],
+    &["caption", "credit", "figure", "image", "img", "photo"],
+    &["widget"],
+    &["modal", "popup", "dialog", "overlay", "lightbox", "tooltip"],
+    &["login", "signin", "sign-in", "account", "register"],
+    &["search", "filter", "sort", "facet"],
+    &["hero", "jumbotron", "intro", "lead"],
+    &["card", "teaser", "tile"],
+    &["item"],
+    &["list", "grid"],
+    &["product", "sku"],
+    &["price", "pricing"],
+    &["review", "rating", "testimonial", "star"],
+    &["descri", "summary", "excerpt", "overview", "detail", "spec", "feature"],
+    &["faq", "accordion", "question", "answer", "collaps", "toggle", "expand"],
+    &["post"],
+    &["entry"],
+    &["article"],
+    &["content"],
+    &["main"],
+    &["body", "copy"],
+    &["text", "rich", "wysiwyg", "prose", "markdown"],
+    &["story"],
+    &["page"],
+    &["wrap", "container", "inner"],
+    &["forum", "thread", "message", "reply", "bbp", "discussion"],
+    &["user", "avatar", "profile", "member"],
+    &["code", "highlight", "syntax"],
+    &["table"],
+    &["toc", "on-this-page", "outline"],
+    &["footnote", "reference", "citation"],
+    &["cart", "checkout", "basket", "shop", "buy", "wishlist"],
+    &["gallery", "carousel", "slide", "swiper", "slick"],
+    &["hidden", "sr-only", "visually", "d-none", "screen-reader"],
+    &["cta", "button", "btn", "action"],
+    &["tab"],
+    &["section", "block", "module", "component"],
+    &["col", "row"],
+    &["video", "player", "embed", "media"],
+    &["alert", "notice", "warning", "disclaimer"],
+    &["lang", "locale", "country", "region"],
+    &["skip", "back-to", "print"],
+    &["doc", "help", "wiki"],
+    &["form", "input", "field", "contact"],
+    &["logo", "brand"],
+    &["quote"],
+    &["recipe", "ingredient", "event", "job", "instruction"],
+    &["elementor", "wpb", "vc_", "et_pb"],
+    &["sticky", "fixed", "drawer", "offcanvas", "mobile"],
+];
+
+/// What the words found in a class or id say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traits {
+    marks: u16,
+    class: u32,
+    groups: u64,
+}
+
 struct Words {
     automaton: AhoCorasick,
-    marks: Vec<u16>,
+    traits: Vec<Traits>,
 }
 
 static MATCHER: LazyLock<Words> = LazyLock::new(|| {
-    let mut marks: Vec<u16> = Vec::new();
+    let mut traits: Vec<Traits> = Vec::new();
     let mut words: Vec<&str> = Vec::new();
-    for &(mark, list) in WORDS {
-        for &word in list {
-            match words.iter().position(|&known| known == word) {
-                Some(index) => marks[index] |= mark,
-                None => {
-                    words.push(word);
-                    marks.push(mark);
-                }
-            }
+    let mut add = |word: &'static str, marks: u16, groups: u64| {
+        let index = words.iter().position(|&known| known == word).unwrap_or(words.len());
+        if index == words.len() {
+            words.push(word);
+            traits.push(Traits::default());
         }
+        traits[index].marks |= marks;
+        traits[index].groups |= groups;
+    };
+    for &(mark, list) in WORDS {
+        list.iter().for_each(|&word| add(word, mark, 0));
+    }
+    for (bit, list) in GROUPS.iter().enumerate() {
+        list.iter().for_each(|&word| add(word, 0, 1 << bit));
     }
     let automaton = AhoCorasickBuilder::new()
         .ascii_case_insensitive(true)
@@ -565,15 +816,18 @@ static MATCHER: LazyLock<Words> = LazyLock::new(|| {
         .kind(Some(AhoCorasickKind::DFA))
         .build(words)
         .expect("a short list of words");
-    Words { automaton, marks }
+    Words { automaton, traits }
 });
 
-fn words_in(value: &str) -> u16 {
-    let matcher = &*MATCHER;
-    matcher
-        .automaton
-        .find_overlapping_iter(value)
-        .fold(0, |marks, found| marks | matcher.marks[found.pattern().as_usize()])
+impl Traits {
+    fn add_words(&mut self, value: &str) {
+        let matcher = &*MATCHER;
+        for found in matcher.automaton.find_overlapping_iter(value) {
+            let traits = matcher.traits[found.pattern().as_usize()];
+            self.marks |= traits.marks;
+            self.groups |= traits.groups;
+        }
+    }
 }
 
 /// Roles of the page's furniture (WAI-ARIA), as Readability lists them.
@@ -591,14 +845,19 @@ const ROLES: [&str; 11] = [
     "toolbar",
 ];
 
-fn marks(tag: Tag, attributes: &[(&str, &str)]) -> u16 {
-    let mut marks = 0;
+fn traits(tag: Tag, attributes: &[(&str, &str)]) -> Traits {
+    let mut traits = Traits { class: tag as u32, ..Traits::default() };
     for &(name, value) in attributes {
         // The first byte and the length tell nearly every attribute apart.
-        marks |= match (name.len(), name.as_bytes()[0] | 0x20) {
-            (5, b'c') if name.eq_ignore_ascii_case("class") => words_in(value),
+        traits.marks |= match (name.len(), name.as_bytes()[0] | 0x20) {
+            (5, b'c') if name.eq_ignore_ascii_case("class") => {
+                traits.add_words(value);
+                traits.class ^= xxh32(value.as_bytes(), 0);
+                0
+            }
             (2, b'i') if name.eq_ignore_ascii_case("id") => {
-                words_in(value) | if value.starts_with("comments") { mark::COMMENTS } else { 0 }
+                traits.add_words(value);
+                if value.starts_with("comments") { mark::COMMENTS } else { 0 }
             }
             (4, b'h') if tag == Tag::A && name.eq_ignore_ascii_case("href") => mark::HREF,
             (4, b'r') if name.eq_ignore_ascii_case("role") && is_furniture_role(value) => {
@@ -618,7 +877,7 @@ fn marks(tag: Tag, attributes: &[(&str, &str)]) -> u16 {
             _ => 0,
         };
     }
-    marks
+    traits
 }
 
 fn is_furniture_role(value: &str) -> bool {
