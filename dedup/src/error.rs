@@ -29,15 +29,23 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// A file of intermediate results could not be written or read.
+    /// The operating system refused an operation on a file of intermediate records.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was done: `create`, `write`…
+        /// What was tried, as a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it was refused.
         source: io::Error,
+    },
+    /// A file of intermediate records is not what was written.
+    #[error("cannot read `{}`: {why}\nhint: remove it and run the job again, it is made anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// Arrow refused to build an array.
     #[error(transparent)]

@@ -14,6 +14,7 @@ pub(crate) const KIND: MethodKind = MethodKind {
     name: "exact",
     summary: "documents with the same text, apart from case and white space",
     source: "xxh3-128 of the normalised text",
+    finds: crate::Finds::Documents,
     default_config: crate::default_table::<Config>,
     check: |table| crate::parse_table::<Config>("exact", table).map(drop),
 };
@@ -62,7 +63,7 @@ pub fn hashes(texts: &StringViewArray, config: &Config) -> FixedSizeBinaryArray 
 }
 
 /// Replaces `normalised` by the text in lower case, composed, with single spaces.
-fn normalise(text: &str, normalised: &mut String) {
+pub(crate) fn normalise(text: &str, normalised: &mut String) {
     normalised.clear();
     normalised.reserve(text.len());
     for word in text.split_whitespace() {

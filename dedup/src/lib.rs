@@ -7,6 +7,7 @@
 //! | similar text | [`MinHash::signatures`], [`MinHash::band_keys`] | columns of `signatures` |
 //! | equal keys to clusters | [`Buckets`], [`UnionFind`] | keys by partition on disk, then one table per partition |
 //! | clusters to duplicates | [`ClusterSets`], [`Verifier`] | shingle sets of members on disk, by groups of clusters |
+//! | same spans | [`SpanMethod`] of [`paragraph`], [`sentence_span`], [`substring`] | spilled by key, a partition at a time |
 //!
 //! All of them depend on nothing but their input and configuration: not on the size of batches,
 //! their order, the number of threads, or the processor.
@@ -25,8 +26,13 @@ pub mod error;
 pub mod exact;
 pub mod minhash;
 mod mix;
+pub mod paragraph;
+pub mod sentence_span;
 pub mod sets;
 pub mod shingle;
+pub mod span;
+pub mod spill;
+pub mod substring;
 pub mod url;
 pub mod verify;
 
@@ -36,6 +42,8 @@ pub use error::{Error, Result};
 pub use minhash::MinHash;
 pub use sets::ClusterSets;
 pub use shingle::jaccard;
+pub use span::{Repeat, SpanMethod};
+pub use spill::{Spill, SpillWriter};
 pub use verify::{Removed, Verifier};
 
 /// What is registered of a method.
@@ -47,14 +55,34 @@ pub struct MethodKind {
     pub summary: &'static str,
     /// Paper or implementation that it follows.
     pub source: &'static str,
+    /// What it finds to be a copy.
+    pub finds: Finds,
     /// The keys it takes in a job with their default values, as TOML.
     pub default_config: fn() -> toml::Table,
     /// Checks the keys that a job sets.
     pub check: fn(config: &toml::Table) -> Result<()>,
 }
 
+/// What a method finds to be a copy.
+#[derive(Clone, Copy, Debug)]
+pub enum Finds {
+    /// Whole documents.
+    Documents,
+    /// Spans of their text: made from the keys that a job sets.
+    Spans(fn(config: &toml::Table) -> Result<Box<dyn SpanMethod>>),
+}
+
+impl MethodKind {
+    /// Whether the method finds whole documents, and not spans of them.
+    #[must_use]
+    pub fn finds_documents(&self) -> bool {
+        matches!(self.finds, Finds::Documents)
+    }
+}
+
 /// Every method, sorted by name.
-pub const KINDS: &[MethodKind] = &[exact::KIND, minhash::KIND, url::KIND];
+pub const KINDS: &[MethodKind] =
+    &[exact::KIND, minhash::KIND, paragraph::KIND, sentence_span::KIND, substring::KIND, url::KIND];
 
 /// Returns the method called `name`.
 #[must_use]

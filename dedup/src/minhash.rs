@@ -28,6 +28,7 @@ pub(crate) const KIND: MethodKind = MethodKind {
     name: "minhash",
     summary: "documents whose word shingles are mostly the same, verified by their exact Jaccard index",
     source: "Broder 1997; bands as in Lee et al. 2021",
+    finds: crate::Finds::Documents,
     default_config: crate::default_table::<Config>,
     check: |table| crate::parse_table::<Config>("minhash", table)?.check(),
 };

@@ -13,6 +13,7 @@ pub(crate) const KIND: MethodKind = MethodKind {
     name: "url",
     summary: "documents of the same page, by their canonical URL",
     source: "RFC 3986 section 6.2; crawl index keys as of the Internet Archive and Common Crawl",
+    finds: crate::Finds::Documents,
     default_config: crate::default_table::<Config>,
     check: |table| crate::parse_table::<Config>("url", table).map(drop),
 };

@@ -96,12 +96,19 @@ pub struct StepConfig {
 /// `[dedup]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct DedupConfig {
-    /// Registered methods, in the order in which they run.
+    /// Registered methods, in the order in which they run: those that find documents, then those that find spans of the
+    /// documents that are left.
     pub methods: Vec<String>,
     /// Which copy stays: SQL expressions over the columns of `documents`, each with `asc` or `desc` behind it if need be;
     /// the first document by them, then by id. Without it, the first one in the order of the sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<OneOrMany>,
+    /// Whether spans are listed in `repeats` and texts stay as they are.
+    #[serde(default)]
+    pub report_only: bool,
+    /// A document of which spans leave fewer characters, white space at both ends not counted, goes as a whole.
+    #[serde(default = "min_chars_left")]
+    pub min_chars_left: usize,
     /// Keys of each method, in a table of its name.
     #[serde(flatten)]
     pub config: toml::Table,
@@ -142,6 +149,10 @@ fn memory() -> Bytes {
 
 fn split() -> BTreeMap<String, f64> {
     BTreeMap::from([("train".to_owned(), 1.0)])
+}
+
+fn min_chars_left() -> usize {
+    1
 }
 
 fn tokenizer_sample() -> Bytes {

@@ -16,7 +16,7 @@ use shard::{Dataset, store};
 use crate::job::LoadedJob;
 use crate::progress::{Talk, Unit};
 use crate::session::{self, Limits};
-use crate::stage::{Run, Stop, documents, duplicates, tokens};
+use crate::stage::{Run, Stop, documents, duplicates, repeats, tokens};
 use crate::{Error, Result};
 
 /// The trainer's program, beside ours.
@@ -37,6 +37,8 @@ pub struct Summary {
     pub documents: u64,
     /// Documents that deduplication left out, by `dedup/method`.
     pub duplicates: BTreeMap<String, u64>,
+    /// Spans that stood before, by `dedup/method`.
+    pub repeats: BTreeMap<String, u64>,
     /// Documents in the token shards; none when the job makes none.
     pub tokenized: Option<u64>,
     /// Tokens, all splits together.
@@ -68,6 +70,7 @@ pub struct Plan {
     run: Run,
     documents: documents::Plan,
     duplicates: Option<duplicates::Methods>,
+    repeats: Option<repeats::Methods>,
     tokens: Option<tokens::Plan>,
 }
 
@@ -81,9 +84,13 @@ impl Plan {
         let runtime = session::runtime(limits)?;
         let ctx = session::session(&runtime, 1)?;
         let documents = documents::Plan::resolve(&job, &ctx)?;
+        let repeats = repeats::Methods::resolve(&job)?;
         let duplicates = match &job.job.dedup {
-            Some(_) => Some(duplicates::Methods::resolve(&job, &ctx, documents.columns())?),
-            None => None,
+            // A job for spans alone compares no documents.
+            Some(dedup) if repeats.is_none() || finds_documents(&dedup.methods) => {
+                Some(duplicates::Methods::resolve(&job, &ctx, documents.columns())?)
+            }
+            _ => None,
         };
         let tokens = job.job.shard.as_ref().map(|shard| tokens::Plan::resolve(&job, shard));
         let tokens = tokens.transpose()?;
@@ -98,7 +105,7 @@ impl Plan {
             talk: options.talk,
             stop: options.stop.clone(),
         };
-        Ok(Self { run, documents, duplicates, tokens })
+        Ok(Self { run, documents, duplicates, repeats, tokens })
     }
 
     /// The plans of all stages, as text.
@@ -109,6 +116,9 @@ impl Plan {
         let mut text = self.documents.show(&self.run)?;
         if let Some(duplicates) = &self.duplicates {
             text.push_str(&duplicates.show());
+        }
+        if let Some(repeats) = &self.repeats {
+            text.push_str(&repeats.show());
         }
         if let Some(tokens) = &self.tokens {
             text.push_str(&tokens.show());
@@ -154,8 +164,17 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
         summary.duplicates = tokens::duplicate_counts(&snapshot)?;
         duplicates = Some(snapshot);
     }
+    let mut cuts = None;
+    if let Some(methods) = &plan.repeats {
+        let snapshot = methods.execute(&run, &documents, duplicates.as_ref()).await?;
+        summary.manifest = snapshot.manifest_hash.clone();
+        let found = repeats::summary(&snapshot)?;
+        summary.duplicates.extend(found.documents);
+        summary.repeats = found.spans;
+        cuts = Some(snapshot).filter(|_| !methods.is_report_only());
+    }
     if let Some(tokens) = &plan.tokens {
-        let snapshot = tokens.execute(&run, &documents, duplicates.as_ref()).await?;
+        let snapshot = tokens.execute(&run, &documents, duplicates.as_ref(), cuts.as_ref()).await?;
         summary.manifest = snapshot.manifest_hash.clone();
         summary.tokenized = Some(snapshot.manifest.counts.n_kept);
         summary.tokens =
@@ -169,6 +188,10 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
     }
     summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)
+}
+
+fn finds_documents(methods: &[String]) -> bool {
+    methods.iter().filter_map(|name| dedup::kind(name)).any(dedup::MethodKind::finds_documents)
 }
 
 /// Where the run of a recipe lies in a corpus.
@@ -293,6 +316,10 @@ impl Summary {
             let n = self.documents;
             text.push_str(&format!("\n{n} documents = {left} + {n_duplicates} duplicates"));
             text.push_str(&list(&self.duplicates));
+        }
+        let n_repeats: u64 = self.repeats.values().sum();
+        if n_repeats > 0 {
+            text.push_str(&format!("\n{n_repeats} spans stood before{}", list(&self.repeats)));
         }
         text.push_str(&format!(
             "\n{} in {:.1} s, manifest {}",

@@ -24,6 +24,8 @@ pub enum DatasetKind {
     Edits,
     /// Documents that are copies, with the document that was kept instead.
     Duplicates,
+    /// Spans of documents that stood in the corpus before, with their first occurrence.
+    Repeats,
     /// What documents are compared by: hash of the content, canonical URL, MinHash signature.
     Signatures,
     /// Documents as token ids.
@@ -34,12 +36,13 @@ pub enum DatasetKind {
 
 impl DatasetKind {
     /// Every kind, in the order in which a job makes them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Documents,
         Self::Dropped,
         Self::Edits,
         Self::Signatures,
         Self::Duplicates,
+        Self::Repeats,
         Self::Tokens,
         Self::Metrics,
     ];
@@ -52,6 +55,7 @@ impl DatasetKind {
             Self::Dropped => "dropped",
             Self::Edits => "edits",
             Self::Duplicates => "duplicates",
+            Self::Repeats => "repeats",
             Self::Signatures => "signatures",
             Self::Tokens => "tokens",
             Self::Metrics => "metrics",
@@ -66,6 +70,7 @@ impl DatasetKind {
             Self::Dropped => &DROPPED,
             Self::Edits => &EDITS,
             Self::Duplicates => &DUPLICATES,
+            Self::Repeats => &REPEATS,
             Self::Signatures => &SIGNATURES,
             Self::Tokens => &TOKENS,
             Self::Metrics => &METRICS,
@@ -166,6 +171,22 @@ static DUPLICATES: LazyLock<SchemaRef> = LazyLock::new(|| {
         // Positions of both in `documents`, from 0, over all shards.
         Field::new("row", DataType::UInt64, false),
         Field::new("kept_row", DataType::UInt64, false),
+    ])
+});
+
+static REPEATS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    schema(vec![
+        id("id"),
+        // Byte range in `documents.text`.
+        Field::new("start", DataType::UInt64, false),
+        Field::new("end", DataType::UInt64, false),
+        // Document and first byte of the first occurrence; null where a method takes that out too.
+        Field::new("kept_id", DataType::FixedSizeBinary(ID_BYTES), true),
+        Field::new("kept_start", DataType::UInt64, true),
+        // paragraph, sentence_span or substring.
+        text("method", false),
+        // Whether so little of the document is left that it goes as a whole, by this method.
+        Field::new("drops_document", DataType::Boolean, false),
     ])
 });
 

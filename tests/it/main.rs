@@ -20,6 +20,7 @@ mod mill;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod repeats;
 mod report;
 #[cfg(test)]
 mod tidy;

@@ -184,7 +184,8 @@ impl Methods {
     /// When a method's settings cannot work, or `priority` is no expression over those columns.
     pub fn resolve(job: &LoadedJob, ctx: &SessionContext, documents: &SchemaRef) -> Result<Self> {
         let dedup = job.job.dedup.as_ref();
-        let names = dedup.map(|dedup| dedup.methods.clone()).unwrap_or_default();
+        let mut names = dedup.map(|dedup| dedup.methods.clone()).unwrap_or_default();
+        names.retain(|name| dedup::kind(name).is_some_and(dedup::MethodKind::finds_documents));
         let priority = dedup.and_then(|dedup| dedup.priority.as_ref());
         let priority = priority.map(|sql| sql.as_slice().to_vec()).unwrap_or_default();
         for sql in &priority {

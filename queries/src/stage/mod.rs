@@ -4,6 +4,7 @@ mod card;
 pub mod costs;
 pub mod documents;
 pub mod duplicates;
+pub mod repeats;
 pub mod tokens;
 pub mod unit;
 

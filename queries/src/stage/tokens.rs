@@ -31,6 +31,7 @@ use shard::tokenizer::{Tokenizer, TokenizerSpec, train_bpe};
 use shard::writer::{ShardWriter, number_tokens};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::repeats::{self, Cuts};
 use super::unit::{Output, Staging};
 use super::{Run, commit, fingerprint, finished, parent, reasons};
 use crate::exec::run_sink::{Buckets, RunFile, RunSink, read_bucket, sort_bucket};
@@ -48,7 +49,7 @@ const TOKEN_BYTES_PER_BYTE: u64 = 3;
 /// Seeds the choice of the documents that a tokenizer is trained on, apart from every other use of the job's seed.
 const SAMPLE_SEED: u64 = 0x0074_6f6b_656e_697a;
 
-type Id = [u8; ID_BYTES as usize];
+pub(super) type Id = [u8; ID_BYTES as usize];
 
 /// `[shard]` of a job, checked.
 #[derive(Debug)]
@@ -96,6 +97,7 @@ impl Plan {
         run: &Run,
         documents: &Snapshot,
         duplicates: Option<&Snapshot>,
+        repeats: Option<&Snapshot>,
     ) -> Result<Snapshot> {
         let dataset = run.dataset(DatasetKind::Tokens);
         let mut config = json!({ "shard": self.config, "seed": run.job.job.seed });
@@ -104,17 +106,18 @@ impl Plan {
         }
         config["sort_bytes"] = Value::from(sort_bytes(run));
         let parents: Vec<_> =
-            [Some(documents), duplicates].into_iter().flatten().map(parent).collect();
+            [Some(documents), duplicates, repeats].into_iter().flatten().map(parent).collect();
         let fingerprint = fingerprint("tokens", &config, &parents, &Value::Null);
         if let Some(newest) = finished(&dataset, &fingerprint)? {
             run.talk.say(format!("{:>12}  version {} is up to date", "tokens", newest.version));
             return Ok(newest);
         }
-        let removed = Arc::new(removed(duplicates)?);
+        let removed = Arc::new(removed(duplicates, repeats)?);
         let encode = Staging::new(&dataset, "encode", &fingerprint);
         let sort = Staging::new(&dataset, "sort", &fingerprint);
-        let tokenizer = Arc::new(self.tokenizer(run, documents, &removed, encode.folder()).await?);
-        let (runs, counts) = self.encode(run, documents, &removed, &tokenizer, &encode).await?;
+        let left = Left { documents: documents.clone(), repeats: repeats.cloned(), removed };
+        let tokenizer = Arc::new(self.tokenizer(run, &left, encode.folder()).await?);
+        let (runs, counts) = self.encode(run, &left, &tokenizer, &encode).await?;
         let mut manifest =
             Manifest::new(DatasetKind::Tokens, &DatasetKind::Tokens.schema(), fingerprint, config);
         manifest.parents = parents;
@@ -144,13 +147,7 @@ impl Plan {
     }
 
     /// Loads the tokenizer, or trains it on the documents of the split `train`.
-    async fn tokenizer(
-        &self,
-        run: &Run,
-        documents: &Snapshot,
-        removed: &Arc<Removed>,
-        folder: &Path,
-    ) -> Result<Tokenizer> {
+    async fn tokenizer(&self, run: &Run, left: &Left, folder: &Path) -> Result<Tokenizer> {
         let n_vocabulary = match &self.spec {
             TokenizerSpec::Path(path) => return Ok(Tokenizer::load(path)?),
             TokenizerSpec::TrainBpe { n_vocabulary } => *n_vocabulary,
@@ -159,9 +156,12 @@ impl Plan {
         if path.is_file() {
             return Ok(Tokenizer::load(&path)?);
         }
-        let task =
-            run.talk.task("tokenizer", documents.manifest.n_rows(), Progress::Count("documents"));
-        let texts = Texts::new(self, run, documents, removed)?;
+        let task = run.talk.task(
+            "tokenizer",
+            left.documents.manifest.n_rows(),
+            Progress::Count("documents"),
+        );
+        let texts = Texts::new(self, run, left);
         let failure = Arc::clone(&texts.failure);
         let n_bytes = Arc::clone(&texts.n_bytes);
         let trained = tokio::task::spawn_blocking(move || train_bpe(texts, n_vocabulary));
@@ -180,12 +180,12 @@ impl Plan {
     async fn encode(
         &self,
         run: &Run,
-        documents: &Snapshot,
-        removed: &Arc<Removed>,
+        left: &Left,
         tokenizer: &Arc<Tokenizer>,
         staging: &Staging,
     ) -> Result<(Vec<RunFile>, Counts)> {
         store::create_folder(staging.folder())?;
+        let documents = &left.documents;
         let task =
             run.talk.task("tokenize", documents.manifest.n_rows(), Progress::Count("documents"));
         let ctx = session::session(&run.runtime, 1)?;
@@ -197,14 +197,14 @@ impl Plan {
         let work = |index: usize, shard: Shard| {
             let name = format!("run-{index:06}");
             let schema = schema_of(&documents.manifest);
-            let (documents, removed) = (documents.clone(), Arc::clone(removed));
+            let left = left.clone();
             let (tokenizer, buckets) = (Arc::clone(tokenizer), buckets.clone());
             let folder = staging.folder().clone();
             let ctx = ctx.clone();
             async move {
-                let (gone, dropped) = removed_rows(&documents, &shard, &removed)?;
-                let scan = scan(&documents, &shard, &schema, &["id", "text"], &gone)?;
-                let plan = projection(&ctx, scan, tokenizer)?;
+                let (gone, dropped) = removed_rows(&left.documents, &shard, &left.removed)?;
+                let scan = scan(&left.documents, &shard, &schema, &["id", "text"], &gone)?;
+                let plan = projection(&ctx, scan, tokenizer, left.cuts(index)?)?;
                 let sink = Arc::new(RunSink::new(folder, name, buckets, run_bytes, plan.schema()));
                 let plan = DataSinkExec::new(plan, Arc::clone(&sink) as Arc<dyn DataSink>, None);
                 datafusion::physical_plan::collect(Arc::new(plan), ctx.task_ctx()).await?;
@@ -288,8 +288,23 @@ fn sort_bytes(run: &Run) -> u64 {
     run.job.job.memory.0 / SORT_SHARE
 }
 
+/// What is left to encode: documents without some rows and some spans.
+#[derive(Clone, Debug)]
+struct Left {
+    documents: Snapshot,
+    repeats: Option<Snapshot>,
+    removed: Arc<Removed>,
+}
+
+impl Left {
+    /// The spans to cut from the texts of a shard of documents.
+    fn cuts(&self, index: usize) -> Result<Cuts> {
+        Cuts::open(self.repeats.as_ref(), index, Arc::clone(&self.removed))
+    }
+}
+
 /// The documents that are copies, with the method that found them.
-type Removed = HashMap<Id, &'static str>;
+pub(super) type Removed = HashMap<Id, &'static str>;
 
 /// Number of documents that are copies, by `dedup/method`.
 ///
@@ -308,8 +323,15 @@ pub fn duplicate_counts(duplicates: &Snapshot) -> Result<BTreeMap<String, u64>> 
     Ok(counts)
 }
 
-fn removed(duplicates: Option<&Snapshot>) -> Result<Removed> {
+/// The documents that go, of both datasets where they are.
+pub(super) fn removed(
+    duplicates: Option<&Snapshot>,
+    repeats: Option<&Snapshot>,
+) -> Result<Removed> {
     let mut removed = Removed::new();
+    if let Some(repeats) = repeats {
+        repeats::add_removed(repeats, &mut removed)?;
+    }
     let Some(duplicates) = duplicates else { return Ok(removed) };
     for shard in &duplicates.manifest.shards {
         read_columns(duplicates, shard, &["id", "method"], |batch| {
@@ -350,7 +372,7 @@ fn removed_rows(
     Ok((rows, dropped))
 }
 
-fn id(bytes: &[u8]) -> Id {
+pub(super) fn id(bytes: &[u8]) -> Id {
     bytes.try_into().expect("ids have 16 bytes")
 }
 
@@ -368,7 +390,8 @@ pub(super) fn read_columns(
     Ok(())
 }
 
-fn open_columns(
+/// Opens columns of a shard, in the order of the schema.
+pub(super) fn open_columns(
     path: &Path,
     columns: &[&str],
 ) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader> {
@@ -379,14 +402,15 @@ fn open_columns(
     Ok(builder.with_projection(mask).with_batch_size(1024).build().map_err(error)?)
 }
 
-/// The plan above a scan of `id` and `text`: `id` and its tokens, ended by the token that ends a document.
+/// The plan above a scan of `id` and `text`: `id` and the tokens of what `cuts` leave, ended by the token that ends a document.
 fn projection(
     ctx: &SessionContext,
     scan: Arc<dyn ExecutionPlan>,
     tokenizer: Arc<Tokenizer>,
+    cuts: Cuts,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = DFSchema::try_from(scan.schema())?;
-    let tokens = tokens_udf(tokenizer).call(vec![col("text")]);
+    let tokens = tokens_udf(tokenizer, cuts).call(vec![col("id"), col("text")]);
     let exprs = [(col("id"), "document_id"), (tokens, "tokens")]
         .into_iter()
         .map(|(expr, alias)| {
@@ -397,16 +421,22 @@ fn projection(
     Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
 }
 
-fn tokens_udf(tokenizer: Arc<Tokenizer>) -> ScalarUDF {
+fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts) -> ScalarUDF {
+    let cuts = Mutex::new(cuts);
     let item = Field::new("item", DataType::UInt32, false);
     let field = item.clone();
     let fun = move |args: &[ColumnarValue]| {
-        let text = ColumnarValue::values_to_arrays(args)?;
+        let columns = ColumnarValue::values_to_arrays(args)?;
+        // Batches come one after the other, and rows in the order of the shard.
+        let mut cuts = cuts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut builder = ListBuilder::new(UInt32Builder::new()).with_field(field.clone());
         let mut ids = Vec::new();
-        for text in text[0].as_string_view() {
+        let documents = columns[0].as_fixed_size_binary().iter().zip(columns[1].as_string_view());
+        for (document, text) in documents {
             ids.clear();
-            tokenizer.encode(text.unwrap_or_default(), &mut ids).map_err(Error::from)?;
+            let document = id(document.expect("ids are never null"));
+            let text = cuts.cut(&document, text.unwrap_or_default())?;
+            tokenizer.encode(&text, &mut ids).map_err(Error::from)?;
             ids.extend(tokenizer.end_of_document());
             builder.values().append_slice(&ids);
             builder.append(true);
@@ -414,7 +444,8 @@ fn tokens_udf(tokenizer: Arc<Tokenizer>) -> ScalarUDF {
         Ok(ColumnarValue::Array(Arc::new(builder.finish())))
     };
     let output = DataType::List(Arc::new(item));
-    create_udf("tokens", vec![DataType::Utf8View], output, Volatility::Immutable, Arc::new(fun))
+    let input = vec![DataType::FixedSizeBinary(ID_BYTES), DataType::Utf8View];
+    create_udf("tokens", input, output, Volatility::Volatile, Arc::new(fun))
 }
 
 /// Writes one bucket of all runs as a shard; none when no document fell into it.
@@ -447,12 +478,12 @@ fn sort_one(
     Ok(Some(writer.finish()?))
 }
 
-/// The texts that a tokenizer is trained on: of the split `train`, without duplicates, in corpus order.
+/// The texts that a tokenizer is trained on: of the split `train`, without duplicates and repeats, in corpus order.
 struct Texts {
-    shards: std::vec::IntoIter<PathBuf>,
-    reader: Option<(PathBuf, parquet::arrow::arrow_reader::ParquetRecordBatchReader)>,
+    shards: std::iter::Enumerate<std::vec::IntoIter<PathBuf>>,
+    reader: Option<(PathBuf, parquet::arrow::arrow_reader::ParquetRecordBatchReader, Cuts)>,
     batch: Option<(RecordBatch, usize)>,
-    removed: Arc<Removed>,
+    left: Left,
     splits: Arc<Splits>,
     seed: u64,
     /// Documents whose hash is at most this are read.
@@ -463,7 +494,8 @@ struct Texts {
 }
 
 impl Texts {
-    fn new(plan: &Plan, run: &Run, documents: &Snapshot, removed: &Arc<Removed>) -> Result<Self> {
+    fn new(plan: &Plan, run: &Run, left: &Left) -> Self {
+        let documents = &left.documents;
         let stored: u64 = documents.manifest.shards.iter().map(|shard| shard.bytes).sum();
         let text_bytes = stored * TOKEN_BYTES_PER_BYTE;
         let sample = plan.config.tokenizer_sample.0;
@@ -476,17 +508,17 @@ impl Texts {
         };
         let paths: Vec<PathBuf> =
             documents.manifest.shards.iter().map(|shard| documents.shard_path(shard)).collect();
-        Ok(Self {
-            shards: paths.into_iter(),
+        Self {
+            shards: paths.into_iter().enumerate(),
             reader: None,
             batch: None,
-            removed: Arc::clone(removed),
+            left: left.clone(),
             splits: Arc::clone(&plan.splits),
             seed: run.job.job.seed,
             threshold,
             n_bytes: Arc::default(),
             failure: Arc::default(),
-        })
+        }
     }
 
     fn next_text(&mut self) -> Result<Option<String>> {
@@ -499,27 +531,32 @@ impl Texts {
                     let id = id(ids.value(current));
                     let is_wanted = xxh3_64_with_seed(&id, SAMPLE_SEED) <= self.threshold
                         && self.splits.of(&id, self.seed) == TRAIN
-                        && !self.removed.contains_key(&id);
-                    if is_wanted {
-                        let text = batch.column(1).as_string::<i32>().value(current).to_owned();
-                        let bytes = text.len() as u64;
-                        self.n_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-                        return Ok(Some(text));
+                        && !self.left.removed.contains_key(&id);
+                    let text = batch.column(1).as_string::<i32>().value(current);
+                    if let Some((_, _, cuts)) = &mut self.reader
+                        && !self.left.removed.contains_key(&id)
+                    {
+                        let text = cuts.cut(&id, text)?;
+                        if is_wanted {
+                            let bytes = text.len() as u64;
+                            self.n_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+                            return Ok(Some(text.into_owned()));
+                        }
                     }
                 }
                 self.batch = None;
             }
             match &mut self.reader {
-                Some((path, reader)) => match reader.next() {
+                Some((path, reader, _)) => match reader.next() {
                     Some(batch) => {
                         self.batch = Some((batch.map_err(shard::Error::arrow("read", path))?, 0));
                     }
                     None => self.reader = None,
                 },
                 None => match self.shards.next() {
-                    Some(path) => {
+                    Some((index, path)) => {
                         let reader = open_columns(&path, &["id", "text"])?;
-                        self.reader = Some((path, reader));
+                        self.reader = Some((path, reader, self.left.cuts(index)?));
                     }
                     None => return Ok(None),
                 },
