@@ -5,10 +5,12 @@
 //! The words are those of a tokenizer (spaCy's for English) over the [`simplify`]-ed text.
 //! A document with fewer words than a shingle has no signature.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::{canonical_combining_class as class, decompose_canonical};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::minhash::Config;
@@ -76,13 +78,15 @@ impl Datatrove {
     }
 }
 
+static NUMBERS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?").expect("a constant pattern"));
+
+static MARKS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\p{Mn}+").expect("a constant pattern"));
+
 /// Returns a text as datatrove compares it: lower case, numbers as `0`, no punctuation, single spaces, no diacritics.
 #[must_use]
 pub fn simplify(text: &str) -> String {
-    static NUMBERS: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?").expect("a constant pattern"));
-    static MARKS: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\p{Mn}+").expect("a constant pattern"));
     let lower = text.to_lowercase();
     let mut spaced = String::with_capacity(lower.len());
     for c in NUMBERS.replace_all(&lower, "0").chars() {
@@ -94,6 +98,49 @@ pub fn simplify(text: &str) -> String {
     }
     let decomposed: String = spaced.nfd().collect();
     MARKS.replace_all(&decomposed, "").trim().to_owned()
+}
+
+/// Returns [`simplify`] of a text, and for each of its bytes the bytes of the text that it is from. Slow: follows every character.
+pub(crate) fn simplify_mapped(text: &str) -> (String, Vec<Range<usize>>) {
+    let lower = text.to_lowercase();
+    let mut numbers = NUMBERS.find_iter(&lower).map(|number| number.range()).peekable();
+    // In lower case a final sigma is another character than other sigmas, but one as well.
+    let sources = text
+        .char_indices()
+        .flat_map(|(at, c)| std::iter::repeat_n(at..at + c.len_utf8(), c.to_lowercase().count()));
+    let mut spaced: Vec<(char, Range<usize>)> = Vec::with_capacity(lower.len());
+    for ((at, c), source) in lower.char_indices().zip(sources) {
+        while numbers.next_if(|number| number.end <= at).is_some() {}
+        match numbers.peek() {
+            Some(number) if number.start == at => spaced.push(('0', source)),
+            Some(number) if number.start < at => {
+                spaced.last_mut().expect("its first digit is there").1.end = source.end;
+            }
+            _ if !is_punctuation(c) && !c.is_whitespace() => spaced.push((c, source)),
+            _ if spaced.last().is_some_and(|(last, _)| *last != ' ') => spaced.push((' ', source)),
+            _ => {}
+        }
+    }
+    let mut decomposed: Vec<(char, Range<usize>)> = Vec::with_capacity(spaced.len());
+    for (c, source) in spaced {
+        decompose_canonical(c, |part| decomposed.push((part, source.clone())));
+    }
+    // The order of marks that stand on one letter.
+    for marks in decomposed.chunk_by_mut(|a, b| class(a.0) != 0 && class(b.0) != 0) {
+        marks.sort_by_key(|(c, _)| class(*c));
+    }
+    let mut simple = String::with_capacity(text.len());
+    let mut sources = Vec::with_capacity(text.len());
+    for (c, source) in decomposed {
+        let is_leading_space = simple.is_empty() && c == ' ';
+        if !MARKS.is_match(c.encode_utf8(&mut [0; 4])) && !is_leading_space {
+            simple.push(c);
+            sources.extend(std::iter::repeat_n(source, c.len_utf8()));
+        }
+    }
+    simple.truncate(simple.trim_end().len());
+    sources.truncate(simple.len());
+    (simple, sources)
 }
 
 /// datatrove's list, with the control characters other than tab and line feed.

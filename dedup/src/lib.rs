@@ -8,6 +8,7 @@
 //! | equal keys to clusters | [`Buckets`], [`UnionFind`] | keys by partition on disk, then one table per partition |
 //! | clusters to duplicates | [`ClusterSets`], [`Verifier`] | shingle sets of members on disk, by groups of clusters |
 //! | same spans | [`SpanMethod`] of [`paragraph`], [`sentence_span`], [`substring`] | spilled by key, a partition at a time |
+//! | evaluation sets | [`contamination::Scanner`] | a pass over the texts, then one over those with an n-gram |
 //!
 //! All of them depend on nothing but their input and configuration: not on the size of batches,
 //! their order, the number of threads, or the processor.
@@ -21,6 +22,7 @@
 
 pub mod buckets;
 pub mod cluster;
+pub mod contamination;
 pub mod datatrove;
 pub mod error;
 pub mod exact;

@@ -72,7 +72,7 @@ fn intersection(a: &[u64], b: &[u64]) -> usize {
 }
 
 /// Shingles from word hashes: a polynomial in an odd constant, moved along by one multiplication per word, then mixed.
-fn roll(words: &[u64], ngram: usize, shingles: &mut Vec<u64>) {
+pub(crate) fn roll(words: &[u64], ngram: usize, shingles: &mut Vec<u64>) {
     let ngram = ngram.min(words.len());
     if ngram == 0 {
         return;

@@ -2,7 +2,7 @@
 //!
 //! | table | rows |
 //! |---|---|
-//! | `documents`, `dropped`, `edits`, `signatures`, `duplicates`, `tokens` | the newest version; none before there is one |
+//! | `documents`, `dropped`, `edits`, `signatures`, `duplicates`, `contamination`, `tokens` | the newest version; none before there is one |
 //! | `documents@3` | version 3 |
 //! | `metrics` | all training runs together |
 //! | `manifests` | every version of every dataset |

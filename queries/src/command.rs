@@ -16,7 +16,7 @@ use crate::output::Format;
 use crate::progress::Talk;
 use crate::run::{self, Options, Plan};
 use crate::session::Limits;
-use crate::{Error, Result, catalog, demo, function, record, report, shell};
+use crate::{Error, Result, catalog, decontaminate, demo, function, record, report, shell};
 
 /// Mills raw text into datasets of tokens, and answers SQL about every document on the way.
 #[derive(Debug, Parser)]
@@ -89,6 +89,22 @@ enum Verb {
         /// Dropped documents shown per step.
         #[arg(long, default_value_t = 20)]
         samples: usize,
+    },
+    /// Say which items of evaluation sets a dataset holds, in which documents, and which steps of a run saw them.
+    ///
+    /// Exit code 1 when there are any. Example: gristmill decontaminate corpus/tokens --benchmarks benchmarks.toml --run runs/gpt
+    Decontaminate {
+        /// A dataset of documents or tokens.
+        dataset: PathBuf,
+        /// A TOML file with the keys of a job's `[decontaminate]`.
+        #[arg(long)]
+        benchmarks: PathBuf,
+        /// A training run on the dataset of tokens.
+        #[arg(long)]
+        run: Option<String>,
+        /// Threads [default: all cores].
+        #[arg(long)]
+        threads: Option<usize>,
     },
     /// Check every shard of a corpus, or of one dataset, against its manifest.
     ///
@@ -199,6 +215,16 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
         Verb::List { what, reference } => return list(what.as_deref(), reference, is_json),
         Verb::Verify { path } => return verify(&path, talk, is_json),
         Verb::Clean { path } => return clean(&path, is_json),
+        Verb::Decontaminate { dataset, benchmarks, run, threads } => {
+            let threads = threads.unwrap_or_else(|| Limits::standard().threads);
+            let run = run.as_deref();
+            let report = decontaminate::report(&dataset, &benchmarks, run, threads, talk)?;
+            match is_json {
+                true => print_json(&report)?,
+                false => print(&report.show())?,
+            };
+            return Ok(ExitCode::from(u8::from(report.n_contaminated > 0)));
+        }
         _ => {}
     }
     let threads = match &arguments.verb {

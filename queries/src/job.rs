@@ -8,6 +8,7 @@ use ingest::crawl::CrawlConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use shard::config;
 
+use crate::benchmark::DecontaminateConfig;
 use crate::{Error, Result};
 
 /// Memory of the engine unless the job says otherwise.
@@ -47,6 +48,9 @@ pub struct Job {
     /// Which copies go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<DedupConfig>,
+    /// Which evaluation sets must not be in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<DecontaminateConfig>,
     /// How text becomes tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<ShardConfig>,

@@ -4,8 +4,10 @@
 //! made of our operators ([`exec`]), and a stage ends with the commit of one manifest per dataset.
 //! The same [`session`] serves jobs, the shell and every SQL question.
 
+pub mod benchmark;
 pub mod catalog;
 pub mod command;
+pub mod decontaminate;
 pub mod demo;
 pub mod error;
 pub mod exec;

@@ -1,5 +1,6 @@
 //! From a training step back to its documents: the table function `trained_on(run, from_step, to_step)`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,9 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shard::Dataset;
+use shard::dataset::Snapshot;
 use shard::reader::{ReaderConfig, SequenceReader};
 use shard::schema::{DatasetKind, ID_BYTES};
 
@@ -55,6 +57,73 @@ struct RunTokens {
     version: u64,
     manifest: String,
     split: String,
+}
+
+/// The steps of a run that saw a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Steps {
+    /// The first of them.
+    pub first: u64,
+    /// The last of them.
+    pub last: u64,
+    /// How many.
+    pub n: u64,
+}
+
+/// Returns the steps of the run `name` that saw each of `documents`; those that no step saw are left out.
+///
+/// Reads where the documents of every sequence of the run begin, not their tokens.
+///
+/// # Errors
+/// When there is no such run, or it was trained on another version than `tokens`.
+pub(crate) fn steps(
+    name: &str,
+    tokens: &Snapshot,
+    documents: &BTreeSet<[u8; ID_BYTES as usize]>,
+) -> Result<BTreeMap<[u8; ID_BYTES as usize], Steps>> {
+    let corpus = tokens.path.parent().unwrap_or(Path::new("")).to_owned();
+    let (_, run) = TrainedOn { bases: vec![PathBuf::new(), corpus] }.run(name)?;
+    if run.tokens.manifest != tokens.manifest_hash {
+        return Err(Error::Job {
+            place: name.to_owned(),
+            message: format!(
+                "it was trained on manifest {}, version {} of `{}` is {}",
+                run.tokens.manifest,
+                tokens.version,
+                tokens.path.display(),
+                tokens.manifest_hash
+            ),
+            hint: Some("name the dataset that the run was trained on".to_owned()),
+        });
+    }
+    let mut reader = run.reader(&tokens.path)?;
+    let mut seen: BTreeMap<_, Steps> = BTreeMap::new();
+    for step in 1..=run.steps_done {
+        for sample in (step - 1) * run.batch_sequences..step * run.batch_sequences {
+            for part in reader.documents(sample)? {
+                if !documents.contains(&part.document_id) {
+                    continue;
+                }
+                let steps =
+                    seen.entry(part.document_id).or_insert(Steps { first: step, last: 0, n: 0 });
+                steps.n += u64::from(steps.last != step);
+                steps.last = step;
+            }
+        }
+    }
+    Ok(seen)
+}
+
+impl Run {
+    fn reader(&self, tokens: &Path) -> Result<SequenceReader> {
+        let config = ReaderConfig {
+            split: self.tokens.split.clone(),
+            seq_len: self.seq_len,
+            seed: self.seed,
+            verify: false,
+        };
+        Ok(SequenceReader::open(tokens, Some(self.tokens.version), config)?)
+    }
 }
 
 /// Rows: step, sequence, sequence_offset, document_id, url, locator, source, first_token, n_tokens; ordered by step, sequence and offset.
@@ -188,14 +257,7 @@ impl PartitionStream for Parts {
         let sender = stream.tx();
         let (tokens, run, steps) = (self.tokens.clone(), self.run.clone(), self.from..=self.to);
         stream.spawn_blocking(move || {
-            let config = ReaderConfig {
-                split: run.tokens.split.clone(),
-                seq_len: run.seq_len,
-                seed: run.seed,
-                verify: false,
-            };
-            let mut reader = SequenceReader::open(&tokens, Some(run.tokens.version), config)
-                .map_err(Error::from)?;
+            let mut reader = run.reader(&tokens)?;
             for step in steps {
                 let batch = step_parts(&mut reader, step, run.batch_sequences)?;
                 if sender.blocking_send(Ok(batch)).is_err() {

@@ -16,7 +16,7 @@ use shard::{Dataset, store};
 use crate::job::LoadedJob;
 use crate::progress::{Talk, Unit};
 use crate::session::{self, Limits};
-use crate::stage::{Run, Stop, documents, duplicates, repeats, tokens};
+use crate::stage::{Run, Stop, contamination, documents, duplicates, repeats, tokens};
 use crate::{Error, Result};
 
 /// The trainer's program, beside ours.
@@ -39,6 +39,10 @@ pub struct Summary {
     pub duplicates: BTreeMap<String, u64>,
     /// Spans that stood before, by `dedup/method`.
     pub repeats: BTreeMap<String, u64>,
+    /// Documents that evaluation sets left out, by `decontaminate/benchmark`.
+    pub contaminated: BTreeMap<String, u64>,
+    /// Documents that lost what they share with evaluation sets, and stay.
+    pub cut: u64,
     /// Documents in the token shards; none when the job makes none.
     pub tokenized: Option<u64>,
     /// Tokens, all splits together.
@@ -71,6 +75,7 @@ pub struct Plan {
     documents: documents::Plan,
     duplicates: Option<duplicates::Methods>,
     repeats: Option<repeats::Methods>,
+    contamination: Option<contamination::Plan>,
     tokens: Option<tokens::Plan>,
 }
 
@@ -92,6 +97,16 @@ impl Plan {
             }
             _ => None,
         };
+        let contamination = job.job.decontaminate.as_ref();
+        let contamination =
+            contamination.map(|config| contamination::Plan::resolve(&job, config)).transpose()?;
+        if contamination.as_ref().is_some_and(contamination::Plan::cuts)
+            && repeats.as_ref().is_some_and(|repeats| !repeats.is_report_only())
+        {
+            let message = "`cut` and a method of `[dedup]` that cuts spans cannot work together";
+            let hint = "use `action = \"drop\"`, or `report_only = true` in `[dedup]`".to_owned();
+            return Err(job.error("decontaminate.action", message, Some(hint)));
+        }
         let tokens = job.job.shard.as_ref().map(|shard| tokens::Plan::resolve(&job, shard));
         let tokens = tokens.transpose()?;
         if job.job.train.is_some() && tokens.is_none() {
@@ -105,7 +120,7 @@ impl Plan {
             talk: options.talk,
             stop: options.stop.clone(),
         };
-        Ok(Self { run, documents, duplicates, repeats, tokens })
+        Ok(Self { run, documents, duplicates, repeats, contamination, tokens })
     }
 
     /// The plans of all stages, as text.
@@ -119,6 +134,9 @@ impl Plan {
         }
         if let Some(repeats) = &self.repeats {
             text.push_str(&repeats.show());
+        }
+        if let Some(contamination) = &self.contamination {
+            text.push_str(&contamination.show());
         }
         if let Some(tokens) = &self.tokens {
             text.push_str(&tokens.show());
@@ -173,8 +191,23 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
         summary.repeats = found.spans;
         cuts = Some(snapshot).filter(|_| !methods.is_report_only());
     }
+    let mut contaminated = None;
+    if let Some(plan) = &plan.contamination {
+        let snapshot = plan.execute(&run, &documents, duplicates.as_ref(), cuts.as_ref()).await?;
+        summary.manifest = snapshot.manifest_hash.clone();
+        let outcome = contamination::Outcome::read(&snapshot, plan)?;
+        summary.contaminated = outcome.counts();
+        summary.cut = outcome.n_cut();
+        contaminated = Some((snapshot, Arc::new(outcome)));
+    }
     if let Some(tokens) = &plan.tokens {
-        let snapshot = tokens.execute(&run, &documents, duplicates.as_ref(), cuts.as_ref()).await?;
+        let left = tokens::Left::new(
+            &documents,
+            duplicates.as_ref(),
+            cuts.as_ref(),
+            contaminated.as_ref(),
+        )?;
+        let snapshot = tokens.execute(&run, left).await?;
         summary.manifest = snapshot.manifest_hash.clone();
         summary.tokenized = Some(snapshot.manifest.counts.n_kept);
         summary.tokens =
@@ -305,17 +338,27 @@ impl Summary {
         );
         text.push_str(&list(&self.dropped));
         let n_duplicates: u64 = self.duplicates.values().sum();
+        let n_contaminated: u64 = self.contaminated.values().sum();
         let left = match (self.tokenized, self.tokens) {
             (Some(tokenized), Some(tokens)) => {
                 Some(format!("{tokenized} in shards ({tokens} tokens)"))
             }
-            _ if n_duplicates > 0 => Some(format!("{} kept", self.documents - n_duplicates)),
+            _ if n_duplicates + n_contaminated > 0 => {
+                Some(format!("{} kept", self.documents - n_duplicates - n_contaminated))
+            }
             _ => None,
         };
         if let Some(left) = left {
             let n = self.documents;
             text.push_str(&format!("\n{n} documents = {left} + {n_duplicates} duplicates"));
             text.push_str(&list(&self.duplicates));
+            if n_contaminated > 0 {
+                text.push_str(&format!(" + {n_contaminated} contaminated"));
+                text.push_str(&list(&self.contaminated));
+            }
+        }
+        if self.cut > 0 {
+            text.push_str(&format!("\n{} documents lost what evaluation sets hold", self.cut));
         }
         let n_repeats: u64 = self.repeats.values().sum();
         if n_repeats > 0 {

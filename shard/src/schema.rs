@@ -26,6 +26,8 @@ pub enum DatasetKind {
     Duplicates,
     /// Spans of documents that stood in the corpus before, with their first occurrence.
     Repeats,
+    /// What documents share with evaluation sets.
+    Contamination,
     /// What documents are compared by: hash of the content, canonical URL, MinHash signature.
     Signatures,
     /// Documents as token ids.
@@ -36,13 +38,14 @@ pub enum DatasetKind {
 
 impl DatasetKind {
     /// Every kind, in the order in which a job makes them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Documents,
         Self::Dropped,
         Self::Edits,
         Self::Signatures,
         Self::Duplicates,
         Self::Repeats,
+        Self::Contamination,
         Self::Tokens,
         Self::Metrics,
     ];
@@ -56,6 +59,7 @@ impl DatasetKind {
             Self::Edits => "edits",
             Self::Duplicates => "duplicates",
             Self::Repeats => "repeats",
+            Self::Contamination => "contamination",
             Self::Signatures => "signatures",
             Self::Tokens => "tokens",
             Self::Metrics => "metrics",
@@ -71,6 +75,7 @@ impl DatasetKind {
             Self::Edits => &EDITS,
             Self::Duplicates => &DUPLICATES,
             Self::Repeats => &REPEATS,
+            Self::Contamination => &CONTAMINATION,
             Self::Signatures => &SIGNATURES,
             Self::Tokens => &TOKENS,
             Self::Metrics => &METRICS,
@@ -187,6 +192,26 @@ static REPEATS: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("method", false),
         // Whether so little of the document is left that it goes as a whole, by this method.
         Field::new("drops_document", DataType::Boolean, false),
+    ])
+});
+
+static CONTAMINATION: LazyLock<SchemaRef> = LazyLock::new(|| {
+    schema(vec![
+        id("id"),
+        // Byte range in the text that the document shares with the item.
+        Field::new("start", DataType::UInt64, false),
+        Field::new("end", DataType::UInt64, false),
+        // The benchmark's name in the job, and the position of the item in it, from 0.
+        text("benchmark", false),
+        Field::new("item", DataType::UInt64, false),
+        // query, answer, or overlap: the end of the one and the beginning of the other.
+        text("field", false),
+        // N-grams of the field in this range that differ from each other.
+        Field::new("n_grams", DataType::UInt64, false),
+        // Share of the field's n-grams that the document has, in all ranges together.
+        Field::new("coverage", DataType::Float64, false),
+        // What became of the document: drop, cut or report.
+        text("action", false),
     ])
 });
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::AsArray;
 use arrow::datatypes::UInt32Type;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::{Value, json};
 use shard::Dataset;
 use shard::reader::{ReaderConfig, SequenceReader};
 
@@ -94,6 +95,40 @@ fn steps_of_a_run_lead_back_to_records_of_archives() {
         assert_eq!(found, &sequence, "tokens of sequence {sample}");
     }
     println!("followed {} parts of {} sequences", rows.len(), pieces.len());
+    benchmark_items_lead_to_steps(&mill);
+}
+
+/// The words of a page that a step saw, as an item of a benchmark, lead to the steps that saw the page.
+fn benchmark_items_lead_to_steps(mill: &Mill) {
+    let seen = mill.sql(
+        "corpus",
+        "select hex(t.document_id) as document, min(t.step) as first, max(t.step) as last, \
+                count(distinct t.step) as n, min(d.text) as text \
+         from trained_on('runs/tiny', 1, 6) t join documents d on d.id = t.document_id \
+         group by t.document_id order by n desc, document limit 1",
+    );
+    let words: Vec<&str> = seen[0]["text"].as_str().unwrap().split_whitespace().take(40).collect();
+    mill.write("quiz.jsonl", format!("{}\n", json!({ "q": words.join(" ") })));
+    mill.write(
+        "quiz.toml",
+        "ngram = 20\ndocuments_max = 0\nbenchmarks = [{ name = 'quiz', path = 'quiz.jsonl', query = 'q' }]\n",
+    );
+    let output = mill.run(&[
+        "decontaminate",
+        "corpus/tokens",
+        "--benchmarks",
+        "quiz.toml",
+        "--run",
+        "runs/tiny",
+        "--json",
+    ]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let hits = report["hits"].as_array().unwrap();
+    let hit = hits.iter().find(|hit| hit["document"] == seen[0]["document"]).unwrap();
+    let steps = json!({ "first": seen[0]["first"], "last": seen[0]["last"], "n": seen[0]["n"] });
+    assert_eq!(hit["steps"], steps);
+    assert_eq!(hit["coverage"], 1.0);
 }
 
 /// The tokens of every document, by its id in hexadecimal.

@@ -6,6 +6,8 @@ mod bad_input;
 #[cfg(test)]
 mod bounded;
 #[cfg(test)]
+mod contamination;
+#[cfg(test)]
 mod counts;
 #[cfg(test)]
 mod deterministic;
@@ -22,5 +24,7 @@ mod reference;
 #[cfg(test)]
 mod repeats;
 mod report;
+#[cfg(test)]
+mod signatures;
 #[cfg(test)]
 mod tidy;

@@ -22,6 +22,12 @@ pub(crate) mod words;
 
 pub use analysis::Analysis;
 
+/// Returns the words of an English text as spaCy's rule tokenizer finds them, white space left out.
+#[must_use]
+pub fn english_words(text: &str) -> Vec<&str> {
+    words::of(text).into_iter().map(|word| &text[word.range()]).collect()
+}
+
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;

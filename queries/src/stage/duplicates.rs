@@ -28,6 +28,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::prelude::{Expr, SessionContext, cast, col, lit};
 use dedup::buckets::{Key, Scatter};
+use dedup::minhash::Profile;
 use dedup::sets::GROUPS_MAX;
 use dedup::{Buckets, ClusterSets, MinHash, UnionFind};
 use futures::StreamExt;
@@ -49,7 +50,7 @@ use crate::exec::shard_scan::{scan, schema_of};
 use crate::exec::signature_sink::SignatureSink;
 use crate::job::LoadedJob;
 use crate::progress::Unit as Progress;
-use crate::{Error, Result, catalog, session};
+use crate::{Error, Result, benchmark, catalog, session};
 
 /// Share of the job's memory for the tables of keys, and for the shingle sets of the clusters that are verified at a time.
 const SHARE: u64 = 8;
@@ -198,7 +199,7 @@ impl Methods {
             priority,
             url: settings(job, "url")?,
             exact: settings(job, "exact")?,
-            minhash: Arc::new(MinHash::new(minhash)?),
+            minhash: Arc::new(hash_functions(minhash)?),
         })
     }
 
@@ -871,6 +872,14 @@ fn index(rows: u64) -> usize {
 
 fn dataset_schema() -> SchemaRef {
     DatasetKind::Duplicates.schema()
+}
+
+/// The hash functions of a configuration; datatrove's are over spaCy's English words.
+fn hash_functions(config: dedup::minhash::Config) -> dedup::Result<MinHash> {
+    match config.profile {
+        Profile::Gristmill => MinHash::new(config),
+        Profile::Datatrove => MinHash::with_words(config, benchmark::english_words()),
+    }
 }
 
 fn settings<C: Default + serde::de::DeserializeOwned>(job: &LoadedJob, method: &str) -> Result<C> {

@@ -1,6 +1,7 @@
 //! The stages of a job, in the order in which they run, and the units that they are cut into.
 
 mod card;
+pub mod contamination;
 pub mod costs;
 pub mod documents;
 pub mod duplicates;

@@ -28,7 +28,7 @@ use shard::manifest::{Counts, Manifest, Shard};
 use shard::schema::{DatasetKind, ID_BYTES};
 use shard::writer::ShardWriter;
 
-use super::tokens::{Id, Removed, id, open_columns, read_columns, removed};
+use super::tokens::{Id, Reasons, id, open_columns, read_columns, removed};
 use super::unit::{Output, Staging};
 use super::{Run, commit, fingerprint, finished, parent};
 use crate::Result;
@@ -162,7 +162,7 @@ struct Search {
     min_chars_left: usize,
     report_only: bool,
     documents: Snapshot,
-    removed: Removed,
+    removed: Reasons,
     /// Row of the first document of each shard.
     first_rows: Vec<u32>,
     n_partitions: u32,
@@ -170,7 +170,7 @@ struct Search {
 }
 
 impl Search {
-    fn new(methods: &Methods, run: &Run, documents: &Snapshot, removed: Removed) -> Self {
+    fn new(methods: &Methods, run: &Run, documents: &Snapshot, removed: Reasons) -> Self {
         let shards = &documents.manifest.shards;
         let mut first_row = 0;
         let first_rows = shards.iter().map(|shard| {
@@ -535,11 +535,10 @@ pub fn summary(repeats: &Snapshot) -> Result<Summary> {
 }
 
 /// Adds the documents of which too little is left, with the method.
-pub(super) fn add_removed(repeats: &Snapshot, removed: &mut Removed) -> Result<()> {
+pub(super) fn add_removed(repeats: &Snapshot, removed: &mut Reasons) -> Result<()> {
     visit(repeats, |id, method, drops_document| {
         if drops_document {
-            let kind = dedup::kind(method).expect("a method of this program");
-            removed.insert(id, kind.name);
+            removed.insert(id, Arc::from(format!("dedup/{method}")));
         }
     })
 }
@@ -566,7 +565,7 @@ pub(super) struct Cuts {
     reader: Option<(PathBuf, ParquetRecordBatchReader)>,
     batch: Option<(RecordBatch, usize)>,
     /// Documents that are not asked for, though they may have spans.
-    removed: Arc<Removed>,
+    removed: Arc<Reasons>,
 }
 
 impl Cuts {
@@ -577,7 +576,7 @@ impl Cuts {
     pub(super) fn open(
         repeats: Option<&Snapshot>,
         index: usize,
-        removed: Arc<Removed>,
+        removed: Arc<Reasons>,
     ) -> Result<Self> {
         let reader = match repeats {
             Some(repeats) => {

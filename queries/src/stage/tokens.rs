@@ -23,7 +23,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shard::dataset::Snapshot;
-use shard::manifest::{Counts, Manifest, Shard};
+use shard::manifest::{Counts, Manifest, Parent, Shard};
 use shard::schema::{DatasetKind, ID_BYTES};
 use shard::split::Splits;
 use shard::store;
@@ -31,6 +31,7 @@ use shard::tokenizer::{Tokenizer, TokenizerSpec, train_bpe};
 use shard::writer::{ShardWriter, number_tokens};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::contamination::Outcome;
 use super::repeats::{self, Cuts};
 use super::unit::{Output, Staging};
 use super::{Run, commit, fingerprint, finished, parent, reasons};
@@ -92,45 +93,35 @@ impl Plan {
     ///
     /// # Errors
     /// When nothing is left to train on, a shard cannot be read or the tokenizer cannot be used.
-    pub async fn execute(
-        &self,
-        run: &Run,
-        documents: &Snapshot,
-        duplicates: Option<&Snapshot>,
-        repeats: Option<&Snapshot>,
-    ) -> Result<Snapshot> {
+    pub async fn execute(&self, run: &Run, left: Left) -> Result<Snapshot> {
         let dataset = run.dataset(DatasetKind::Tokens);
         let mut config = json!({ "shard": self.config, "seed": run.job.job.seed });
         if let TokenizerSpec::Path(path) = &self.spec {
             config["tokenizer_blake3"] = Value::from(store::hash_file(path)?);
         }
         config["sort_bytes"] = Value::from(sort_bytes(run));
-        let parents: Vec<_> =
-            [Some(documents), duplicates, repeats].into_iter().flatten().map(parent).collect();
-        let fingerprint = fingerprint("tokens", &config, &parents, &Value::Null);
+        let fingerprint = fingerprint("tokens", &config, &left.parents, &Value::Null);
         if let Some(newest) = finished(&dataset, &fingerprint)? {
             run.talk.say(format!("{:>12}  version {} is up to date", "tokens", newest.version));
             return Ok(newest);
         }
-        let removed = Arc::new(removed(duplicates, repeats)?);
         let encode = Staging::new(&dataset, "encode", &fingerprint);
         let sort = Staging::new(&dataset, "sort", &fingerprint);
-        let left = Left { documents: documents.clone(), repeats: repeats.cloned(), removed };
         let tokenizer = Arc::new(self.tokenizer(run, &left, encode.folder()).await?);
         let (runs, counts) = self.encode(run, &left, &tokenizer, &encode).await?;
         let mut manifest =
             Manifest::new(DatasetKind::Tokens, &DatasetKind::Tokens.schema(), fingerprint, config);
-        manifest.parents = parents;
+        manifest.parents = left.parents.clone();
         manifest.counts = counts;
         if manifest.counts.n_kept == 0 {
             return Err(Error::Empty {
-                stage: "deduplication",
+                stage: "deduplication or decontamination",
                 n_in: manifest.counts.n_in,
                 reasons: reasons(&manifest),
-                hint: "check the settings of `[dedup]`".to_owned(),
+                hint: "check the settings of `[dedup]` and `[decontaminate]`".to_owned(),
             });
         }
-        manifest.shards = self.sort(run, documents, runs, &sort).await?;
+        manifest.shards = self.sort(run, &left.documents, runs, &sort).await?;
         number_tokens(&mut manifest.shards);
         assert_eq!(
             manifest.n_rows(),
@@ -204,7 +195,8 @@ impl Plan {
             async move {
                 let (gone, dropped) = removed_rows(&left.documents, &shard, &left.removed)?;
                 let scan = scan(&left.documents, &shard, &schema, &["id", "text"], &gone)?;
-                let plan = projection(&ctx, scan, tokenizer, left.cuts(index)?)?;
+                let cuts = left.cuts(index)?;
+                let plan = projection(&ctx, scan, tokenizer, cuts, Arc::clone(&left.outcome))?;
                 let sink = Arc::new(RunSink::new(folder, name, buckets, run_bytes, plan.schema()));
                 let plan = DataSinkExec::new(plan, Arc::clone(&sink) as Arc<dyn DataSink>, None);
                 datafusion::physical_plan::collect(Arc::new(plan), ctx.task_ctx()).await?;
@@ -222,11 +214,7 @@ impl Plan {
             counts.add(&output.counts);
             runs.extend(output.runs);
         }
-        task.finish(format!(
-            "{} documents, {} duplicates left out",
-            counts.n_kept,
-            counts.n_dropped()
-        ));
+        task.finish(format!("{} documents, {} left out", counts.n_kept, counts.n_dropped()));
         Ok((runs, counts))
     }
 
@@ -290,21 +278,46 @@ fn sort_bytes(run: &Run) -> u64 {
 
 /// What is left to encode: documents without some rows and some spans.
 #[derive(Clone, Debug)]
-struct Left {
+pub struct Left {
     documents: Snapshot,
     repeats: Option<Snapshot>,
-    removed: Arc<Removed>,
+    removed: Arc<Reasons>,
+    /// What documents lose to evaluation sets that are not left out for it.
+    outcome: Arc<Outcome>,
+    parents: Vec<Parent>,
 }
 
 impl Left {
+    /// Takes from `documents` what the other stages say; copies go as copies, contaminated or not.
+    ///
+    /// # Errors
+    /// When one of the datasets cannot be read.
+    pub fn new(
+        documents: &Snapshot,
+        duplicates: Option<&Snapshot>,
+        repeats: Option<&Snapshot>,
+        contaminated: Option<&(Snapshot, Arc<Outcome>)>,
+    ) -> Result<Self> {
+        let contamination = contaminated.map(|(snapshot, _)| snapshot);
+        let parents = [Some(documents), duplicates, repeats, contamination];
+        let parents = parents.into_iter().flatten().map(parent).collect();
+        let outcome = contaminated.map(|(_, outcome)| Arc::clone(outcome)).unwrap_or_default();
+        let mut removed = removed(duplicates, repeats)?;
+        for (id, reason) in &outcome.dropped {
+            removed.entry(*id).or_insert_with(|| Arc::clone(reason));
+        }
+        let (documents, repeats) = (documents.clone(), repeats.cloned());
+        Ok(Self { documents, repeats, removed: Arc::new(removed), outcome, parents })
+    }
+
     /// The spans to cut from the texts of a shard of documents.
     fn cuts(&self, index: usize) -> Result<Cuts> {
         Cuts::open(self.repeats.as_ref(), index, Arc::clone(&self.removed))
     }
 }
 
-/// The documents that are copies, with the method that found them.
-pub(super) type Removed = HashMap<Id, &'static str>;
+/// The documents that are left out, each with the reason.
+pub(super) type Reasons = HashMap<Id, Arc<str>>;
 
 /// Number of documents that are copies, by `dedup/method`.
 ///
@@ -323,12 +336,16 @@ pub fn duplicate_counts(duplicates: &Snapshot) -> Result<BTreeMap<String, u64>> 
     Ok(counts)
 }
 
-/// The documents that go, of both datasets where they are.
+/// The documents that are copies, or of which repeats leave too little, each with `dedup/method`.
+///
+/// # Errors
+/// When a dataset cannot be read.
 pub(super) fn removed(
     duplicates: Option<&Snapshot>,
     repeats: Option<&Snapshot>,
-) -> Result<Removed> {
-    let mut removed = Removed::new();
+) -> Result<Reasons> {
+    let mut removed = Reasons::new();
+    let mut reasons: HashMap<String, Arc<str>> = HashMap::new();
     if let Some(repeats) = repeats {
         repeats::add_removed(repeats, &mut removed)?;
     }
@@ -338,8 +355,10 @@ pub(super) fn removed(
             let ids = batch.column(0).as_fixed_size_binary();
             let methods = batch.column(1).as_string::<i32>();
             for row in 0..batch.num_rows() {
-                let method = dedup::kind(methods.value(row)).expect("a method of this program");
-                removed.insert(id(ids.value(row)), method.name);
+                let reason = reasons
+                    .entry(methods.value(row).to_owned())
+                    .or_insert_with_key(|method| Arc::from(format!("dedup/{method}")));
+                removed.insert(id(ids.value(row)), Arc::clone(reason));
             }
             Ok(())
         })?;
@@ -347,11 +366,14 @@ pub(super) fn removed(
     Ok(removed)
 }
 
-/// Positions in `shard` of the documents that are copies, and their number by method.
-fn removed_rows(
+/// Positions in `shard` of the documents that are left out, and their number by reason.
+///
+/// # Errors
+/// When the shard cannot be read.
+pub(super) fn removed_rows(
     documents: &Snapshot,
     shard: &Shard,
-    removed: &Removed,
+    removed: &Reasons,
 ) -> Result<(Vec<u64>, BTreeMap<String, u64>)> {
     let (mut rows, mut dropped) = (Vec::new(), BTreeMap::new());
     if removed.is_empty() {
@@ -361,8 +383,8 @@ fn removed_rows(
     read_columns(documents, shard, &["id"], |batch| {
         let ids = batch.column(0).as_fixed_size_binary();
         for row in 0..batch.num_rows() {
-            if let Some(method) = removed.get(&id(ids.value(row))) {
-                *dropped.entry(format!("dedup/{method}")).or_default() += 1;
+            if let Some(reason) = removed.get(&id(ids.value(row))) {
+                *dropped.entry(reason.to_string()).or_default() += 1;
                 rows.push(position);
             }
             position += 1;
@@ -377,6 +399,9 @@ pub(super) fn id(bytes: &[u8]) -> Id {
 }
 
 /// Reads columns of a shard, in the order of the schema, batch by batch.
+///
+/// # Errors
+/// When the shard cannot be read.
 pub(super) fn read_columns(
     snapshot: &Snapshot,
     shard: &Shard,
@@ -408,9 +433,10 @@ fn projection(
     scan: Arc<dyn ExecutionPlan>,
     tokenizer: Arc<Tokenizer>,
     cuts: Cuts,
+    outcome: Arc<Outcome>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = DFSchema::try_from(scan.schema())?;
-    let tokens = tokens_udf(tokenizer, cuts).call(vec![col("id"), col("text")]);
+    let tokens = tokens_udf(tokenizer, cuts, outcome).call(vec![col("id"), col("text")]);
     let exprs = [(col("id"), "document_id"), (tokens, "tokens")]
         .into_iter()
         .map(|(expr, alias)| {
@@ -421,7 +447,7 @@ fn projection(
     Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
 }
 
-fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts) -> ScalarUDF {
+fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts, outcome: Arc<Outcome>) -> ScalarUDF {
     let cuts = Mutex::new(cuts);
     let item = Field::new("item", DataType::UInt32, false);
     let field = item.clone();
@@ -435,7 +461,9 @@ fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts) -> ScalarUDF {
         for (document, text) in documents {
             ids.clear();
             let document = id(document.expect("ids are never null"));
+            // One of both cuts at most: their spans are those of the whole text.
             let text = cuts.cut(&document, text.unwrap_or_default())?;
+            let text = outcome.clean(&document, &text);
             tokenizer.encode(&text, &mut ids).map_err(Error::from)?;
             ids.extend(tokenizer.end_of_document());
             builder.values().append_slice(&ids);
@@ -538,9 +566,10 @@ impl Texts {
                     {
                         let text = cuts.cut(&id, text)?;
                         if is_wanted {
+                            let text = self.left.outcome.clean(&id, &text).into_owned();
                             let bytes = text.len() as u64;
                             self.n_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-                            return Ok(Some(text.into_owned()));
+                            return Ok(Some(text));
                         }
                     }
                 }

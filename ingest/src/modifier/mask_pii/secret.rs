@@ -44,8 +44,22 @@ const RULES: &[Rule] = &[
 
 /// Names whose value is secret.
 const NAMES: [&str; 17] = [
-    "api_key", "apikey", "api-key", "access_key", "accesskey", "secret", "token", "password", "passwd",
-    "auth_key", "authkey", "private_key", "credential", "client_key", "signing_key", "encryption_key",
+    "api_key",
+    "apikey",
+    "api-key",
+    "access_key",
+    "accesskey",
+    "secret",
+    "token",
+    "password",
+    "passwd",
+    "auth_key",
+    "authkey",
+    "private_key",
+    "credential",
+    "client_key",
+    "signing_key",
+    "encryption_key",
     "account_key",
 ];
 
@@ -116,7 +130,9 @@ fn assigned(text: &str, at: usize) -> Option<Hit> {
     let n_digits = has(u8::is_ascii_digit);
     let is_mixed = n_digits >= 2 && has(u8::is_ascii_alphabetic) >= 4;
     // Calls, members and paths are code that fetches a secret.
-    let is_code = signs.contains("..") || signs.starts_with(['.', '$', '%', '/', '-', '&', '@', '*']) || signs.matches('.').count() > 2;
+    let is_code = signs.contains("..")
+        || signs.starts_with(['.', '$', '%', '/', '-', '&', '@', '*'])
+        || signs.matches('.').count() > 2;
     let is_secret = is_mixed && !is_code && bits(signs) >= VALUE_BITS_MIN && !is_placeholder(signs);
     is_secret.then(|| Hit {
         start: at + value.start(),
@@ -129,9 +145,22 @@ fn assigned(text: &str, at: usize) -> Option<Hit> {
 /// Words of documentation in place of a key.
 fn is_placeholder(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
-    ["example", "your", "xxxx", "changeme", "placeholder", "dummy", "redacted", "12345678", "abcdef", "insert", "sample", "replace"]
-        .iter()
-        .any(|word| lower.contains(word))
+    [
+        "example",
+        "your",
+        "xxxx",
+        "changeme",
+        "placeholder",
+        "dummy",
+        "redacted",
+        "12345678",
+        "abcdef",
+        "insert",
+        "sample",
+        "replace",
+    ]
+    .iter()
+    .any(|word| lower.contains(word))
 }
 
 /// Shannon entropy of the signs of `value`, in bits per sign.
@@ -139,5 +168,10 @@ fn bits(value: &str) -> f64 {
     let mut counts = [0u32; 256];
     value.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
     let n = value.len() as f64;
-    counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count) / n).map(|p| -p * p.log2()).sum()
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| f64::from(count) / n)
+        .map(|p| -p * p.log2())
+        .sum()
 }
