@@ -1,4 +1,5 @@
-//! Text to token ids and back, for any `tokenizer.json`.
+//! Text to token ids and back, for any `tokenizer.json` and for what can be written as one: rank files of tiktoken,
+//! SentencePiece models, the vocabulary inside a GGUF file.
 //!
 //! Two implementations of the same format meet here: the release candidate of `tokenizers` encodes (some forty
 //! times faster), the stable version decodes and writes. Tests hold their ids against each other.
@@ -7,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -18,6 +20,14 @@ use crate::manifest::{TokenizerInfo, hash};
 use crate::{Error, Result};
 
 mod bpe;
+mod gguf;
+mod pattern;
+mod plain;
+mod sentencepiece;
+mod tiktoken;
+mod unigram;
+mod wordpiece;
+mod words;
 
 pub use bpe::train_bpe;
 
@@ -38,18 +48,37 @@ pub struct Tokenizer {
     end_of_document: Option<u32>,
     encoder: PipelineTokenizer,
     options: EncodeOptions,
+    /// The `tokenizer.json` that texts are encoded with: [`plain`].
+    plain: Vec<u8>,
+    /// Whether `plain` has no ids of its own: [`plain::complete_bytes`].
+    has_all_bytes: bool,
     /// Built when something is decoded first: most uses only encode.
     decoder: OnceLock<Result<stable::Tokenizer, String>>,
 }
 
 impl Tokenizer {
-    /// Loads the `tokenizer.json` at `path`.
+    /// Loads the tokenizer at `path`: a `tokenizer.json`, a rank file of tiktoken (whose pattern and special tokens
+    /// come from its name or from a side file `X.tiktoken.json`), a SentencePiece model or the vocabulary of a GGUF file.
+    /// What kind it is, its content says.
     ///
     /// # Errors
     /// When the file cannot be read or describes no tokenizer that is supported.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
-        Self::from_bytes(&bytes, &format!("`{}`", path.display()))
+        let place = format!("`{}`", path.display());
+        let json = if starts_with(path, gguf::MAGIC)? {
+            gguf::to_json(path)?
+        } else {
+            let bytes = fs::read(path).map_err(Error::io("read", path))?;
+            if bytes.trim_ascii_start().starts_with(b"{") {
+                return Self::from_bytes(&bytes, &place);
+            }
+            if tiktoken::is_ranks(&bytes) {
+                tiktoken::to_json(path, &bytes)?
+            } else {
+                sentencepiece::to_json(path, &bytes)?
+            }
+        };
+        Self::from_bytes(json.to_string().as_bytes(), &place)
     }
 
     /// Takes the bytes of a `tokenizer.json`; `place` names it in errors.
@@ -59,7 +88,8 @@ impl Tokenizer {
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self> {
         let refuse = |why: String| Error::Tokenizer { what: place.to_owned(), why };
         let text = std::str::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;
-        let json: Value = serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
+        let mut json: Value =
+            serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
         let added = added_tokens(&json).map_err(refuse)?;
         let n_vocabulary = n_vocabulary(&json, &added).map_err(refuse)?;
         check_model(&json).map_err(refuse)?;
@@ -70,13 +100,17 @@ impl Tokenizer {
             .collect();
         let end_of_document =
             END_OF_DOCUMENT.iter().find_map(|content| special.get(*content).copied());
+        let fingerprint = hash(bytes);
+        let unknown = plain::hide_special(&mut json, &special, &fingerprint);
+        let n_bytes_missing = plain::complete_bytes(&mut json, n_vocabulary);
+        let plain = json.to_string();
         let canonical =
-            tokenizers::canonicalize_str(text).map_err(|error| refuse(error.to_string()))?;
+            tokenizers::canonicalize_str(&plain).map_err(|error| refuse(error.to_string()))?;
         let encoder =
             tokenizers::from_json(&canonical).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self {
+        let tokenizer = Self {
             json: bytes.to_vec(),
-            fingerprint: hash(bytes),
+            fingerprint,
             place: place.to_owned(),
             n_vocabulary,
             special,
@@ -89,8 +123,27 @@ impl Tokenizer {
                 padding: Override::Off,
                 truncation: Override::Off,
             },
+            plain: plain.into_bytes(),
+            has_all_bytes: n_bytes_missing == 0,
             decoder: OnceLock::new(),
-        })
+        };
+        tokenizer.check_special(unknown.as_deref())?;
+        Ok(tokenizer)
+    }
+
+    /// Encodes the text of every special token: none may come out as one.
+    fn check_special(&self, unknown: Option<&str>) -> Result<()> {
+        let mut ids = Vec::new();
+        for (content, id) in &self.special {
+            ids.clear();
+            self.encode(content, &mut ids)?;
+            if ids.contains(id) && unknown != Some(content) {
+                return Err(self.error(format!(
+                    "the text `{content}` would be encoded as the special token {id}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The bytes of `tokenizer.json`, as they were given.
@@ -150,7 +203,12 @@ impl Tokenizer {
             self.encoder
                 .encode_into(text, &self.options, tokens)
                 .map_err(|error| self.error(error))?;
-            out.extend_from_slice(PipelineToken::cast_slice(tokens));
+            let ids = PipelineToken::cast_slice(tokens);
+            if self.has_all_bytes {
+                out.extend_from_slice(ids);
+            } else {
+                out.extend(ids.iter().filter(|id| **id < self.n_vocabulary));
+            }
             // One huge document must not keep its memory for the life of the thread.
             tokens.shrink_to(SCRATCH_TOKENS_MAX);
             Ok(())
@@ -180,6 +238,14 @@ impl Tokenizer {
 
 /// Ids that [`Tokenizer::encode`] keeps room for between two texts, per thread.
 const SCRATCH_TOKENS_MAX: usize = 1 << 20;
+
+/// Whether the file at `path` begins with `magic`.
+fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
+    let mut start = Vec::new();
+    let file = fs::File::open(path).map_err(Error::io("open", path))?;
+    file.take(magic.len() as u64).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    Ok(start == magic)
+}
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -250,28 +316,64 @@ fn n_vocabulary(json: &Value, added: &[AddedToken]) -> Result<u32, String> {
     }
 }
 
+/// A model that can be trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Training {
+    /// `bpe`: byte-level, GPT-2's scheme.
+    Bpe,
+    /// `wordpiece`: BERT's, lower case.
+    WordPiece,
+    /// `unigram`: SentencePiece's, with bytes for what it does not know.
+    Unigram,
+}
+
+impl Training {
+    /// Every one, by name.
+    const ALL: [(&str, Self); 3] =
+        [("bpe", Self::Bpe), ("unigram", Self::Unigram), ("wordpiece", Self::WordPiece)];
+
+    /// What the smallest vocabulary has.
+    fn vocabulary_min(self) -> (usize, &'static str) {
+        match self {
+            Self::Bpe => (VOCABULARY_MIN, "256 bytes and `<|endoftext|>`"),
+            Self::WordPiece => (wordpiece::VOCABULARY_MIN, "five special tokens and a letter"),
+            Self::Unigram => (
+                unigram::VOCABULARY_MIN,
+                "256 bytes, the letters of their names and two special tokens",
+            ),
+        }
+    }
+}
+
 /// Where a job's tokenizer comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenizerSpec {
-    /// `train:bpe:N`: trained on the documents themselves.
-    TrainBpe {
-        /// Tokens of the vocabulary, the special one included.
+    /// `train:bpe:N` and its like: trained on the documents themselves.
+    Train {
+        /// The model.
+        training: Training,
+        /// Tokens of the vocabulary, special ones included.
         n_vocabulary: usize,
     },
-    /// A `tokenizer.json`.
+    /// Any file that [`Tokenizer::load`] reads.
     Path(PathBuf),
 }
 
 impl TokenizerSpec {
-    /// Reads `train:bpe:32000` or a path.
+    /// Reads `train:bpe:32000`, `train:wordpiece:30000`, `train:unigram:16000` or a path.
     ///
     /// # Errors
     /// [`Error::Config`] when a training is asked for that does not exist, or one of too few tokens.
     pub fn parse(spec: &str) -> Result<Self> {
-        let refuse = |message: String| Error::Config {
+        let refuse = |message: String| {
+            Error::Config {
             place: format!("tokenizer `{spec}`"),
             message,
-            hint: Some("write `train:bpe:32000` or the path of a tokenizer.json".to_owned()),
+            hint: Some(
+                "write `train:bpe:32000`, `train:wordpiece:30000`, `train:unigram:16000` or the path of a tokenizer.json"
+                    .to_owned(),
+            ),
+        }
         };
         let Some(training) = spec.strip_prefix("train:") else {
             return match spec {
@@ -279,20 +381,45 @@ impl TokenizerSpec {
                 path => Ok(Self::Path(PathBuf::from(path))),
             };
         };
-        let Some(n) = training.strip_prefix("bpe:") else {
-            return Err(refuse(format!("there is no training called `{training}`")));
+        let (name, n) = training.split_once(':').unwrap_or((training, ""));
+        let Some((_, training)) = Training::ALL.iter().find(|(known, _)| *known == name) else {
+            return Err(refuse(format!("there is no training called `{name}`")));
         };
         let n_vocabulary: usize = n
             .replace('_', "")
             .parse()
             .map_err(|_| refuse(format!("`{n}` is not a number of tokens")))?;
-        if n_vocabulary < VOCABULARY_MIN {
-            return Err(refuse(format!(
-                "{n_vocabulary} tokens are too few: 256 bytes and `{END_OF_TEXT}` need {VOCABULARY_MIN}"
-            )));
+        let (min, what) = training.vocabulary_min();
+        if n_vocabulary < min {
+            return Err(refuse(format!("{n_vocabulary} tokens are too few: {what} need {min}")));
         }
-        Ok(Self::TrainBpe { n_vocabulary })
+        Ok(Self::Train { training: *training, n_vocabulary })
     }
+}
+
+/// Trains a vocabulary and returns its `tokenizer.json`: the same bytes for the same texts, whatever the threads.
+///
+/// Memory is bounded by the number of different words, at most eight million. See [`train_bpe`] for `bpe`.
+///
+/// # Errors
+/// When `n_vocabulary` does not hold the letters of `texts`, or there are none.
+///
+/// # Panics
+/// When `n_vocabulary` is below what [`TokenizerSpec::parse`] lets through.
+pub fn train(
+    training: Training,
+    n_vocabulary: usize,
+    texts: impl Iterator<Item = String> + Send,
+) -> Result<Vec<u8>> {
+    let (min, _) = training.vocabulary_min();
+    assert!(n_vocabulary >= min, "{n_vocabulary} tokens, needs {min}");
+    let (name, trained) = match training {
+        Training::Bpe => return train_bpe(texts, n_vocabulary),
+        Training::WordPiece => ("wordpiece", wordpiece::train(texts, n_vocabulary)),
+        Training::Unigram => ("unigram", unigram::train(texts, n_vocabulary)),
+    };
+    let refuse = |why| Error::Tokenizer { what: format!("`train:{name}:{n_vocabulary}`"), why };
+    Ok(trained.map_err(refuse)?.to_string().into_bytes())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use shard::manifest::{Counts, Manifest, Parent, Shard};
 use shard::schema::{DatasetKind, ID_BYTES};
 use shard::split::Splits;
 use shard::store;
-use shard::tokenizer::{Tokenizer, TokenizerSpec, train_bpe};
+use shard::tokenizer::{Tokenizer, TokenizerSpec, train};
 use shard::writer::{ShardWriter, number_tokens};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -139,9 +139,9 @@ impl Plan {
 
     /// Loads the tokenizer, or trains it on the documents of the split `train`.
     async fn tokenizer(&self, run: &Run, left: &Left, folder: &Path) -> Result<Tokenizer> {
-        let n_vocabulary = match &self.spec {
+        let (training, n_vocabulary) = match &self.spec {
             TokenizerSpec::Path(path) => return Ok(Tokenizer::load(path)?),
-            TokenizerSpec::TrainBpe { n_vocabulary } => *n_vocabulary,
+            TokenizerSpec::Train { training, n_vocabulary } => (*training, *n_vocabulary),
         };
         let path = folder.join("tokenizer.json");
         if path.is_file() {
@@ -155,7 +155,7 @@ impl Plan {
         let texts = Texts::new(self, run, left);
         let failure = Arc::clone(&texts.failure);
         let n_bytes = Arc::clone(&texts.n_bytes);
-        let trained = tokio::task::spawn_blocking(move || train_bpe(texts, n_vocabulary));
+        let trained = tokio::task::spawn_blocking(move || train(training, n_vocabulary, texts));
         let bytes = trained.await.expect("training does not panic")?;
         if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);

@@ -8,15 +8,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use serde_json::json;
-use tokenizers::pipeline::{PreTokenizer, PreTokenizerScratch};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel as Bytes;
 use tokenizers_stable as stable;
 
+use super::words;
 use super::{END_OF_TEXT, VOCABULARY_MIN};
 use crate::{Error, Result};
-
-/// Longer words are not learned from: they are no language, and each merge costs a walk over the word.
-const WORD_BYTES_MAX: usize = 4096;
 
 /// Trains a byte-level BPE vocabulary and returns its `tokenizer.json`.
 ///
@@ -25,8 +22,8 @@ const WORD_BYTES_MAX: usize = 4096;
 /// no more pairs to merge. Of pairs that are equally frequent, the one with the smaller ids is merged first, so
 /// the same texts give the same bytes, in whatever order they come and whatever the number of threads.
 ///
-/// Memory grows with the number of different words in `texts`; runs of more than 4 KiB without a boundary of
-/// words are left out.
+/// Memory grows with the number of different words in `texts`, up to eight million: beyond, the rarest are forgotten
+/// as the texts come. Runs of more than 4 KiB without a boundary of words are left out.
 ///
 /// # Errors
 /// When the library refuses.
@@ -48,8 +45,8 @@ pub fn train_bpe(
     to_json(learned).map_err(|error| refuse(error.to_string()))
 }
 
-/// Returns each word of two bytes and more with its count, sorted.
-fn count_words(texts: impl Iterator<Item = String>) -> Result<Vec<(Box<str>, u64)>, String> {
+/// Returns each word with its count, sorted.
+fn count_words(texts: impl Iterator<Item = String>) -> Result<words::Words, String> {
     let pre_tokenizer = json!({
         "version": "1.0",
         "pre_tokenizer": {
@@ -61,39 +58,13 @@ fn count_words(texts: impl Iterator<Item = String>) -> Result<Vec<(Box<str>, u64
             "merges": [],
         },
     });
-    let canonical = tokenizers::canonicalize_str(&pre_tokenizer.to_string());
-    let canonical = canonical.map_err(|error| error.to_string())?;
-    let pipeline = tokenizers::from_json(&canonical).map_err(|error| error.to_string())?;
-    let mut counts = HashMap::<Box<str>, u64>::new();
-    let mut scratch = PreTokenizerScratch::default();
-    let mut spans = Vec::new();
-    for text in texts {
-        spans.clear();
-        pipeline
-            .get_pre_tokenizer()
-            .pre_tokenize(&text, &mut scratch, &mut spans)
-            .map_err(|error| error.to_string())?;
-        for word in spans.iter().map(|span| &text[span.range()]) {
-            if !(2..=WORD_BYTES_MAX).contains(&word.len()) {
-                continue;
-            }
-            match counts.get_mut(word) {
-                Some(count) => *count += 1,
-                None => {
-                    counts.insert(Box::from(word), 1);
-                }
-            }
-        }
-    }
-    let mut words: Vec<_> = counts.into_iter().collect();
-    words.sort_unstable();
-    Ok(words)
+    words::count_words(&pre_tokenizer, texts)
 }
 
 /// What a training has learned.
-struct Learned {
+pub(super) struct Learned {
     /// Tokens by id, bytes spelled as in GPT-2's alphabet.
-    tokens: Vec<String>,
+    pub(super) tokens: Vec<String>,
     /// Pairs of ids in the order in which they were learned.
     merges: Vec<Pair>,
 }
@@ -108,7 +79,7 @@ struct Occurrences {
 }
 
 /// Words as ids, one after the other; each shrinks in place.
-struct Words {
+pub(super) struct Words {
     ids: Vec<u32>,
     /// Where each word begins, and its length.
     places: Vec<(usize, usize)>,
@@ -116,14 +87,16 @@ struct Words {
 }
 
 impl Words {
-    fn new(words: &[(Box<str>, u64)], id_of_byte: &[u32; 256]) -> Self {
-        let mut ids = Vec::with_capacity(words.iter().map(|(word, _)| word.len()).sum());
-        let mut places = Vec::with_capacity(words.len());
-        for (word, _) in words {
-            places.push((ids.len(), word.len()));
-            ids.extend(word.bytes().map(|byte| id_of_byte[usize::from(byte)]));
+    /// `words` are ids of the first tokens, with their counts.
+    pub(super) fn new<I: Iterator<Item = u32>>(words: impl Iterator<Item = (I, u64)>) -> Self {
+        let (mut ids, mut places, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for (word, count) in words {
+            let start = ids.len();
+            ids.extend(word);
+            places.push((start, ids.len() - start));
+            counts.push(count);
         }
-        Self { ids, places, counts: words.iter().map(|(_, count)| *count).collect() }
+        Self { ids, places, counts }
     }
 
     fn get(&self, word: usize) -> &[u32] {
@@ -151,8 +124,25 @@ fn pairs(ids: &[u32]) -> impl Iterator<Item = Pair> {
 }
 
 fn merge(words: &[(Box<str>, u64)], n_vocabulary: usize) -> Learned {
-    let mut tokens = alphabet();
-    let mut words = Words::new(words, &id_of_byte(&tokens));
+    let tokens = alphabet();
+    let id_of_byte = id_of_byte(&tokens);
+    let words = words
+        .iter()
+        .map(|(word, count)| (word.bytes().map(|byte| id_of_byte[usize::from(byte)]), *count));
+    learn(tokens, Words::new(words), &Limits { n_vocabulary, count_min: 1, prefix: "" })
+}
+
+/// When to stop merging, and how a merge is spelled.
+pub(super) struct Limits<'a> {
+    pub(super) n_vocabulary: usize,
+    /// Pairs that are rarer are not merged.
+    pub(super) count_min: u64,
+    /// What tokens that do not begin a word begin with.
+    pub(super) prefix: &'a str,
+}
+
+/// Merges the most frequent pair in `words` again and again; `tokens` are the first ones.
+pub(super) fn learn(mut tokens: Vec<String>, mut words: Words, limits: &Limits<'_>) -> Learned {
     let mut id_of: HashMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
     let mut found = HashMap::<Pair, Occurrences>::new();
     for (index, count) in words.counts.iter().enumerate() {
@@ -166,17 +156,21 @@ fn merge(words: &[(Box<str>, u64)], n_vocabulary: usize) -> Learned {
     let mut learned = BTreeSet::new();
     // The pairs whose count grew or shrank in the words of one merge.
     let mut changed = BTreeSet::new();
-    while tokens.len() < n_vocabulary
+    while tokens.len() < limits.n_vocabulary
         && let Some((count, Reverse(pair))) = queue.pop()
     {
         // Counts change after they are queued; each change queues the pair again.
-        let Some(at) = found.get_mut(&pair).filter(|at| at.count == count && count > 0) else {
+        let Some(at) =
+            found.get_mut(&pair).filter(|at| at.count == count && count >= limits.count_min)
+        else {
             continue;
         };
         let mut places = std::mem::take(&mut at.words);
         places.sort_unstable();
         places.dedup();
-        let token = format!("{}{}", tokens[pair.0 as usize], tokens[pair.1 as usize]);
+        let right = &tokens[pair.1 as usize];
+        let right = right.strip_prefix(limits.prefix).unwrap_or(right);
+        let token = format!("{}{right}", tokens[pair.0 as usize]);
         let id = *id_of.entry(token).or_insert_with_key(|token| {
             tokens.push(token.clone());
             u32::try_from(tokens.len() - 1).expect("ids are 32 bits wide")

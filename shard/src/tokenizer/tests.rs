@@ -25,9 +25,13 @@ pub(super) fn data(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// The same `tokenizer.json` in the stable implementation, set to the same behaviour.
+/// The same `tokenizer.json` in the stable implementation, set to the same behaviour. A Unigram model finds special
+/// tokens and bytes among its pieces even so: it is given the form that hides them.
 fn oracle(tokenizer: &Tokenizer) -> stable::Tokenizer {
-    let mut oracle = stable::Tokenizer::from_bytes(tokenizer.to_bytes()).unwrap();
+    let json: Value = serde_json::from_slice(tokenizer.to_bytes()).unwrap();
+    let is_unigram = json["model"]["type"] == "Unigram";
+    let bytes = if is_unigram { &tokenizer.plain[..] } else { tokenizer.to_bytes() };
+    let mut oracle = stable::Tokenizer::from_bytes(bytes).unwrap();
     oracle.set_encode_special_tokens(true);
     oracle.with_truncation(None).unwrap();
     oracle.with_padding(None);
@@ -117,9 +121,7 @@ fn encodes_as_the_stable_implementation_does() {
     let text = fs::read_to_string(shakespeare).unwrap();
     let fresh = train_bpe(text.split_inclusive("\n\n").map(str::to_owned), 2048).unwrap();
     let mut tokenizers = vec![Tokenizer::from_bytes(&fresh, "fresh").unwrap()];
-    for name in [BPE, WORD_PIECE, BERT] {
-        tokenizers.extend(data(name).map(|path| Tokenizer::load(&path).unwrap()));
-    }
+    tokenizers.extend(reference::all().into_iter().map(|(_, tokenizer)| tokenizer));
     let mut hostile = injections().unwrap_or_default();
     hostile.extend(encodings().unwrap_or_default().into_iter().map(|case| case.text));
     if let Some(path) = data("conformance/strings/blns.json") {
@@ -128,8 +130,8 @@ fn encodes_as_the_stable_implementation_does() {
     }
     for tokenizer in &tokenizers {
         let oracle = oracle(tokenizer);
-        // The stable implementation is slow: a fifth of the plays will do for it.
-        let plays = text.split_inclusive("\n\n").step_by(5);
+        // The stable implementation is slow: a twentieth of the plays will do for it.
+        let plays = text.split_inclusive("\n\n").step_by(20);
         let mut n = 0;
         for text in plays.chain(hostile.iter().map(String::as_str)) {
             let expected = oracle.encode_fast(text, false).unwrap();
@@ -145,27 +147,36 @@ fn encodes_as_the_stable_implementation_does() {
 #[test]
 fn text_that_spells_a_special_token_gives_none() {
     let Some(texts) = injections() else { return };
-    let mut tokenizers = vec![(trained(), true)];
-    for (name, is_byte_level) in [(BPE, true), (WORD_PIECE, false), (BERT, false)] {
-        tokenizers.extend(data(name).map(|path| (Tokenizer::load(&path).unwrap(), is_byte_level)));
-    }
-    for (tokenizer, is_byte_level) in &tokenizers {
+    for (name, tokenizer) in reference::all() {
+        let json: Value = serde_json::from_slice(tokenizer.to_bytes()).unwrap();
+        let is_byte_level = json["decoder"]["type"] == "ByteLevel";
+        let has_bytes = json["model"]["byte_fallback"] == true;
+        // Normalisation changes texts for good.
+        let is_exact = is_byte_level && json["normalizer"] == Value::Null
+            || has_bytes && !json.to_string().contains("Precompiled");
         let special: Vec<u32> = tokenizer
             .special()
             .iter()
-            // What a vocabulary of words does not know, it says.
-            .filter(|(content, _)| *content != "[UNK]")
+            // What a vocabulary without bytes does not know, it says.
+            .filter(|(content, _)| is_byte_level || has_bytes || !matches!(content.as_str(), "[UNK]" | "<unk>"))
             .map(|(_, id)| *id)
             .collect();
+        let mut n_equal = 0;
         for text in &texts {
-            let ids = encode(tokenizer, text);
-            assert!(ids.iter().all(|id| !special.contains(id)), "{tokenizer:?}: {text:?}: {ids:?}");
-            if *is_byte_level {
-                assert_eq!(tokenizer.decode(&ids).unwrap(), *text);
-            }
+            let ids = encode(&tokenizer, text);
+            assert!(ids.iter().all(|id| !special.contains(id)), "{name}: {text:?}: {ids:?}");
+            let is_equal = tokenizer.decode(&ids).unwrap() == *text;
+            // SentencePiece's mark of a space is one.
+            let is_spelled = !is_byte_level && text.contains('\u{2581}');
+            assert!(
+                is_equal || is_spelled || !is_exact,
+                "{name}: {text:?}: {:?}",
+                tokenizer.decode(&ids)
+            );
+            n_equal += usize::from(is_equal);
         }
+        println!("{name}: {} texts, {n_equal} come back equal, exact: {is_exact}", texts.len());
     }
-    println!("judged {} texts with {} tokenizers", texts.len(), tokenizers.len());
 }
 
 #[test]
@@ -281,17 +292,23 @@ fn half_a_tokenizer_is_refused() {
 
 #[test]
 fn reads_where_a_tokenizer_comes_from() {
-    let trains = |n_vocabulary| TokenizerSpec::TrainBpe { n_vocabulary };
-    assert_eq!(TokenizerSpec::parse("train:bpe:32000").unwrap(), trains(32_000));
-    assert_eq!(TokenizerSpec::parse("train:bpe:32_000").unwrap(), trains(32_000));
+    let trains = |training, n_vocabulary| TokenizerSpec::Train { training, n_vocabulary };
+    for (spec, training) in [
+        ("train:bpe:32000", Training::Bpe),
+        ("train:wordpiece:32_000", Training::WordPiece),
+        ("train:unigram:32000", Training::Unigram),
+    ] {
+        assert_eq!(TokenizerSpec::parse(spec).unwrap(), trains(training, 32_000));
+    }
     assert_eq!(TokenizerSpec::parse("a/b.json").unwrap(), TokenizerSpec::Path("a/b.json".into()));
     let mut errors = String::new();
-    for spec in ["", "train:unigram:9", "train:bpe:", "train:bpe:256"] {
+    for spec in ["", "train:words:9", "train:bpe:", "train:bpe:256", "train:unigram:9"] {
         writeln!(errors, "{}", TokenizerSpec::parse(spec).unwrap_err()).unwrap();
     }
     for why in [
         "it is empty",
-        "there is no training called `unigram:9`",
+        "there is no training called `words`",
+        "9 tokens are too few: 256 bytes, the letters of their names",
         "`` is not a number of tokens",
         "256 tokens are too few: 256 bytes and `<|endoftext|>` need 257",
         "hint: write `train:bpe:32000`",
@@ -299,3 +316,5 @@ fn reads_where_a_tokenizer_comes_from() {
         assert!(errors.contains(why), "{why}: {errors}");
     }
 }
+
+mod reference;

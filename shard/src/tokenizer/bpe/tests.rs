@@ -90,7 +90,7 @@ fn stops_when_no_pair_is_left() {
 
 #[test]
 fn does_not_learn_from_words_longer_than_the_limit() {
-    let long = "x".repeat(WORD_BYTES_MAX + 1);
+    let long = "x".repeat(words::WORD_BYTES_MAX + 1);
     assert_eq!(merges(&train(&[&long], 300)), []);
     assert_ne!(merges(&train(&[&long[1..]], 300)), []);
 }
