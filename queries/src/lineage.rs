@@ -22,6 +22,7 @@ use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 use shard::Dataset;
 use shard::dataset::Snapshot;
+use shard::packing::Packing;
 use shard::reader::{ReaderConfig, SequenceReader};
 use shard::schema::{DatasetKind, ID_BYTES};
 
@@ -121,6 +122,8 @@ impl Run {
             seq_len: self.seq_len,
             seed: self.seed,
             verify: false,
+            packing: Packing::Stream,
+            mask_documents: false,
         };
         Ok(SequenceReader::open(tokens, Some(self.tokens.version), config)?)
     }

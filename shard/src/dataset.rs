@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::manifest::{Manifest, Shard, hash};
 use crate::{Error, Result, store};
 
+mod verify;
+
+pub use verify::{Failure, Verification};
+
 /// The folder that holds the manifests.
 const MANIFESTS: &str = "manifest";
 /// The folder that holds the shards.
@@ -113,6 +117,8 @@ impl Dataset {
         if let Some(newest) = self.newest()?
             && newest.manifest_hash == manifest_hash
         {
+            // Whoever made it may have died before its name was durable.
+            store::sync_folder(&self.path.join(MANIFESTS))?;
             return Ok(newest);
         }
         for shard in &manifest.shards {
@@ -183,7 +189,7 @@ impl Dataset {
         Ok(())
     }
 
-    fn manifest_path(&self, version: u64) -> PathBuf {
+    pub(crate) fn manifest_path(&self, version: u64) -> PathBuf {
         self.path.join(MANIFESTS).join(format!("{version:08}.json"))
     }
 }
@@ -229,5 +235,7 @@ impl Snapshot {
     }
 }
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,6 +9,7 @@ pub mod config;
 pub mod dataset;
 pub mod error;
 pub mod manifest;
+pub mod mixture;
 pub mod order;
 pub mod packing;
 pub mod reader;

@@ -224,12 +224,14 @@ impl Manifest {
         self.shards.iter().filter(move |shard| shard.split == split)
     }
 
-    /// The bytes that are stored and hashed.
+    /// The bytes that are stored and hashed; the last key is the BLAKE3 of all bytes before it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes =
             serde_json::to_vec_pretty(self).expect("a manifest holds no map but by text");
-        bytes.push(b'\n');
+        bytes.truncate(bytes.len() - "\n}".len());
+        let seal = seal(&bytes);
+        bytes.extend_from_slice(seal.as_bytes());
         bytes
     }
 
@@ -243,18 +245,56 @@ impl Manifest {
             why,
             hint: hint.to_owned(),
         };
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| corrupt(error.to_string(), "remove it and run the job again"))?;
-        let version = value.get("format_version").and_then(Value::as_u64).unwrap_or(0);
-        if version != u64::from(FORMAT_VERSION) {
-            return Err(corrupt(
-                format!("it has format version {version}, this build reads {FORMAT_VERSION}"),
-                "use the version of Gristmill that wrote it, or a newer one",
-            ));
+        let again = "remove it and run the job again";
+        let parsed = check_seal(bytes).and_then(|()| {
+            serde_json::from_slice::<Self>(bytes).map_err(|error| error.to_string())
+        });
+        match parsed {
+            Ok(manifest) if manifest.format_version == FORMAT_VERSION => Ok(manifest),
+            // Another format may say everything but its version in another way.
+            refused => {
+                match serde_json::from_slice::<Head>(bytes).map(|head| head.format_version) {
+                    Ok(version) if version != u64::from(FORMAT_VERSION) => Err(corrupt(
+                        format!(
+                            "it has format version {version}, this build reads {FORMAT_VERSION}"
+                        ),
+                        "use the version of Gristmill that wrote it, or a newer one",
+                    )),
+                    _ => Err(corrupt(refused.expect_err("its version is this build's"), again)),
+                }
+            }
         }
-        serde_json::from_value(value)
-            .map_err(|error| corrupt(error.to_string(), "remove it and run the job again"))
     }
+}
+
+/// What every format version says in the same way.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    format_version: u64,
+}
+
+/// Bytes of what [`seal`] returns: 64 hexadecimal digits and what is around them.
+const SEAL_BYTES: usize = ",\n  \"blake3\": \"\"\n}\n".len() + 64;
+
+/// Says what is wrong when the last key is not the hash of what is before it.
+fn check_seal(bytes: &[u8]) -> Result<(), String> {
+    let (body, found) = bytes.split_at(bytes.len().saturating_sub(SEAL_BYTES));
+    let wanted = seal(body);
+    if found == wanted.as_bytes() {
+        return Ok(());
+    }
+    let found = String::from_utf8_lossy(found);
+    Err(format!(
+        "it ends in `{}`, the bytes before that want `{}`",
+        found.escape_debug(),
+        wanted.escape_debug()
+    ))
+}
+
+/// Returns the end of a manifest whose other bytes are `body`.
+fn seal(body: &[u8]) -> String {
+    format!(",\n  \"blake3\": \"{}\"\n}}\n", hash(body))
 }
 
 /// Returns the BLAKE3 hash of `bytes` in hexadecimal: how manifests and configurations are named.

@@ -5,33 +5,40 @@
 //! one too, permutes blocks of sequences, then the sequences inside a block; reads stay in the row groups that are
 //! decoded already. Ranks take slices of each global batch
 //! ([`rank_samples`]), so the world's size changes who reads a sample, never which samples make a step.
+//!
+//! [`SequenceReader`] reads one version of one dataset, [`FollowReader`] one that grows, [`crate::mixture::MixtureReader`] several;
+//! all are [`Samples`], and [`Batches`] reads ahead from any of them.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::UInt32Type;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, Snapshot};
 use crate::manifest::{Manifest, RowGroup, Shard};
-use crate::order::{Permutation, seed_from};
+use crate::packing::{BestFitCounter, Packing, Piece};
 use crate::schema::{DatasetKind, ID_BYTES};
 use crate::{Error, Result, packing};
 
-/// Tokens of decoded row groups that a reader keeps: 256 MiB, four of the largest groups a writer makes.
+mod batches;
+mod decode;
+mod epoch;
+mod follow;
+mod sequence;
+
+pub use batches::{Batch, BatchPlan, Batches};
+use decode::{Decoded, REBUILD};
+use epoch::{Blocks, Epoch};
+pub use follow::{FollowReader, FollowState, VersionStart};
+pub use sequence::{Samples, Sequence};
+
+/// Tokens of decoded row groups that a reader keeps: 256 MiB, sixteen of the largest groups a writer makes.
 const CACHE_TOKENS_MAX: usize = 64 << 20;
-/// Tokens per block of a permuted epoch: the largest row group, so that a block touches two of them.
+/// Tokens per block of a permuted epoch: a quarter of what is kept decoded.
 const BLOCK_TOKENS: u64 = 16 << 20;
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 8192;
 
 /// What a run wants to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +51,12 @@ pub struct ReaderConfig {
     pub seed: u64,
     /// Whether each shard's hash is checked, once per process.
     pub verify: bool,
+    /// How documents fill sequences.
+    #[serde(default)]
+    pub packing: Packing,
+    /// Whether documents of one sequence are told apart: see [`Sequence`].
+    #[serde(default)]
+    pub mask_documents: bool,
 }
 
 /// Where a reader stopped: part of every checkpoint.
@@ -84,28 +97,27 @@ pub struct SequencePart {
 
 /// Reads sequences of one split of one version of a dataset.
 ///
-/// Opening reads the manifest only. Memory is bounded: decoded row groups are kept up to 256 MiB, least recently
-/// used out first.
+/// Opening reads the manifest, and for [`Packing::BestFit`] the lengths of all documents of the split. Memory is
+/// bounded: decoded row groups are kept up to 256 MiB, least recently used out first; best fit adds 8 bytes per row
+/// group and epoch.
 #[derive(Debug)]
 pub struct SequenceReader {
     snapshot: Snapshot,
     config: ReaderConfig,
     seq_len: u64,
-    n_sequences: u64,
+    blocks: Blocks,
     /// Ids are below this; without a tokenizer in the manifest, any id is right.
     n_vocabulary: u32,
-    shards: Vec<SplitShard>,
+    /// What sequences are filled up with.
+    padding: u32,
+    /// Shards of the split, by their place in the manifest, with their footers once read.
+    shards: SplitShards,
     groups: Vec<Group>,
     /// Most recently used last.
-    cache: VecDeque<(usize, Arc<Decoded>)>,
+    cache: VecDeque<(usize, Arc<Loaded>)>,
     epoch: Option<Epoch>,
-}
-
-#[derive(Debug)]
-struct SplitShard {
-    shard: Shard,
-    /// The footer, once it was read and agreed with the manifest.
-    metadata: Option<ArrowReaderMetadata>,
+    /// The buffer behind [`SequenceReader::read`].
+    sequence: Sequence,
 }
 
 #[derive(Debug)]
@@ -119,12 +131,20 @@ struct Group {
     entry: RowGroup,
 }
 
+/// A decoded row group and, with best fit, its sequences.
 #[derive(Debug)]
-struct Decoded {
-    tokens: Vec<u32>,
-    /// Where each row begins in `tokens`, and the end.
-    offsets: Vec<usize>,
-    ids: Vec<[u8; ID_BYTES as usize]>,
+struct Loaded {
+    rows: Decoded,
+    plan: Vec<Vec<Piece>>,
+}
+
+/// A run of tokens of one row: where a sequence takes them from.
+struct Part {
+    group: Arc<Loaded>,
+    group_index: usize,
+    row: usize,
+    /// In the group's tokens.
+    tokens: Range<usize>,
 }
 
 impl SequenceReader {
@@ -133,8 +153,12 @@ impl SequenceReader {
     /// # Errors
     /// When there is no such dataset, it holds no tokens, or its split has no sequence of that length.
     pub fn open(dataset: &Path, version: Option<u64>, config: ReaderConfig) -> Result<Self> {
-        let snapshot = Dataset::at(dataset).open(version)?;
+        Self::of(Dataset::at(dataset).open(version)?, config)
+    }
+
+    fn of(snapshot: Snapshot, config: ReaderConfig) -> Result<Self> {
         let manifest = &snapshot.manifest;
+        let dataset = &snapshot.path;
         if manifest.kind != DatasetKind::Tokens {
             return Err(Error::Missing {
                 what: format!("tokens in `{}`: it holds {}", dataset.display(), manifest.kind),
@@ -144,23 +168,35 @@ impl SequenceReader {
         let seq_len = check_length(manifest, &config, dataset)?;
         let n_tokens = manifest.n_tokens(&config.split);
         let (shards, groups) = split_of(&snapshot, &config.split)?;
-        Ok(Self {
+        let blocks = Blocks::Even {
+            first: 0,
+            n: packing::n_stream(n_tokens, seq_len),
+            block: (BLOCK_TOKENS / seq_len).max(1),
+        };
+        let tokenizer = manifest.tokenizer.as_ref();
+        let mut reader = Self {
             seq_len,
-            n_sequences: packing::n_stream(n_tokens, seq_len),
-            n_vocabulary: manifest.tokenizer.as_ref().map_or(u32::MAX, |info| info.n_vocabulary),
+            blocks,
+            n_vocabulary: tokenizer.map_or(u32::MAX, |info| info.n_vocabulary),
+            padding: tokenizer.and_then(|info| info.end_of_document).unwrap_or(0),
             shards,
             groups,
             cache: VecDeque::new(),
             epoch: None,
+            sequence: Sequence::default(),
             snapshot,
             config,
-        })
+        };
+        if reader.config.packing == Packing::BestFit {
+            reader.blocks = reader.best_fit_blocks()?;
+        }
+        Ok(reader)
     }
 
-    /// Sequences per epoch: `(n_tokens - 1) / seq_len`.
+    /// Sequences per epoch; of a stream, `(n_tokens - 1) / seq_len`.
     #[must_use]
     pub fn n_sequences(&self) -> u64 {
-        self.n_sequences
+        self.blocks.n()
     }
 
     /// The manifest that is read.
@@ -213,6 +249,9 @@ impl SequenceReader {
 
     /// Fills `out` with the `seq_len + 1` tokens of the global sample `sample`: inputs, and the last target.
     ///
+    /// What best fit leaves empty is filled with the token after documents, or zero where there is none:
+    /// [`Samples::read_sequence`] says where that begins.
+    ///
     /// # Errors
     /// When a shard cannot be read or is not what the manifest says.
     ///
@@ -220,68 +259,121 @@ impl SequenceReader {
     /// When `out` has another length.
     pub fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()> {
         assert_eq!(out.len() as u64, self.seq_len + 1, "a buffer for one sequence");
-        let range = self.tokens_of(sample);
-        let mut filled = 0;
-        for index in self.groups_of(&range) {
-            let first = self.groups[index].entry.first_token;
-            let decoded = self.group(index)?;
-            let part = part_of(&range, first, decoded.tokens.len());
-            let part = &decoded.tokens[part];
-            out[filled..filled + part.len()].copy_from_slice(part);
-            filled += part.len();
+        let mut sequence = std::mem::take(&mut self.sequence);
+        let filled = self.read_sequence(sample, &mut sequence);
+        if filled.is_ok() {
+            out.copy_from_slice(&sequence.tokens);
         }
-        assert_eq!(filled, out.len(), "row groups cover every token of the split");
-        Ok(())
+        self.sequence = sequence;
+        filled
     }
 
-    /// Returns the rows that the `seq_len + 1` tokens of `sample` come from, in order: the lineage of a step.
+    /// Returns the rows that the tokens of `sample` come from, in order: the lineage of a step.
     ///
     /// # Errors
     /// As [`SequenceReader::read`].
     pub fn documents(&mut self, sample: u64) -> Result<Vec<SequencePart>> {
-        let range = self.tokens_of(sample);
-        let mut parts = Vec::new();
-        for index in self.groups_of(&range) {
-            let decoded = self.group(index)?;
-            let Group { shard, first_row, entry, .. } = &self.groups[index];
-            let part = part_of(&range, entry.first_token, decoded.tokens.len());
-            let first = decoded.offsets.partition_point(|offset| *offset <= part.start) - 1;
-            for row in first..decoded.ids.len() {
-                let (start, end) = (decoded.offsets[row], decoded.offsets[row + 1]);
-                if start >= part.end {
-                    break;
-                }
-                let from = start.max(part.start);
-                let n_tokens = end.min(part.end).saturating_sub(from);
-                if n_tokens == 0 {
-                    continue;
-                }
-                let narrow = |n: usize| u32::try_from(n).expect("a row has at most 2^31 tokens");
-                parts.push(SequencePart {
-                    document_id: decoded.ids[row],
-                    shard: self.shards[*shard].shard.path.clone(),
-                    row: first_row + row as u64,
-                    first_token_in_document: narrow(from - start),
-                    n_tokens: narrow(n_tokens),
-                });
-            }
-        }
-        Ok(parts)
+        let sequence = self.sequence_of(sample);
+        let mut documents = Vec::new();
+        self.visit(sequence, |reader, part| {
+            let Group { shard, first_row, .. } = &reader.groups[part.group_index];
+            let rows = &part.group.rows;
+            let narrow = |n: usize| u32::try_from(n).expect("a row has at most 2^31 tokens");
+            documents.push(SequencePart {
+                document_id: rows.ids[part.row],
+                shard: reader.shard(*shard).path.clone(),
+                row: first_row + part.row as u64,
+                first_token_in_document: narrow(part.tokens.start - rows.offsets[part.row]),
+                n_tokens: narrow(part.tokens.len()),
+            });
+        })?;
+        Ok(documents)
     }
 
     /// Returns which sequence of the split a global sample is.
     #[must_use]
     pub fn sequence_of(&mut self, sample: u64) -> u64 {
-        let (epoch, position) = (sample / self.n_sequences, sample % self.n_sequences);
-        if self.epoch.as_ref().is_none_or(|known| known.index != epoch) {
-            let block = (BLOCK_TOKENS / self.seq_len).max(1);
-            self.epoch = Some(Epoch::new(self.n_sequences, block, self.config.seed, epoch));
+        let n = self.blocks.n();
+        let (index, position) = (sample / n, sample % n);
+        if self.epoch.as_ref().is_none_or(|known| known.index != index) {
+            self.epoch = Some(Epoch::new(&self.blocks, self.config.seed, index));
         }
-        self.epoch.as_ref().expect("set above").sequence(position)
+        self.epoch.as_ref().expect("set above").sequence(&self.blocks, position)
     }
 
-    fn tokens_of(&mut self, sample: u64) -> Range<u64> {
-        packing::stream(self.sequence_of(sample), self.seq_len)
+    /// Fills `out` with sequence `index` of the split.
+    fn fill(&mut self, index: u64, out: &mut Sequence) -> Result<()> {
+        let seq_len = self.config.seq_len;
+        let (mask_documents, padding) = (self.config.mask_documents, self.padding);
+        out.clear();
+        if self.config.packing == Packing::Stream && !mask_documents {
+            self.fill_stream(index, out)?;
+        } else {
+            let is_packed = self.config.packing == Packing::BestFit;
+            self.visit(index, |_, part| {
+                let rows = &part.group.rows;
+                let is_new = is_packed || part.tokens.start == rows.offsets[part.row];
+                out.push(rows, part.tokens, mask_documents && is_new);
+            })?;
+        }
+        out.close(seq_len, padding);
+        Ok(())
+    }
+
+    /// The plain way: whole runs of tokens, whatever documents they belong to.
+    fn fill_stream(&mut self, index: u64, out: &mut Sequence) -> Result<()> {
+        let range = packing::stream(index, self.seq_len);
+        for index in self.groups_of(&range) {
+            let group = self.group(index)?;
+            let part =
+                part_of(&range, self.groups[index].entry.first_token, group.rows.tokens.len());
+            out.push(&group.rows, part, false);
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` for each part of sequence `index`, in order.
+    fn visit(&mut self, index: u64, mut visit: impl FnMut(&Self, Part)) -> Result<()> {
+        let Blocks::Uneven { ends, .. } = &self.blocks else {
+            return self.visit_stream(&packing::stream(index, self.seq_len), visit);
+        };
+        let group_index = ends.partition_point(|end| *end <= index);
+        let first = if group_index == 0 { 0 } else { ends[group_index - 1] };
+        let group = self.group(group_index)?;
+        let within = usize::try_from(index - first).expect("a group is in memory");
+        for piece in &group.plan[within] {
+            let start = group.rows.offsets[piece.document] + piece.start as usize;
+            let tokens = start..start + piece.n_tokens as usize;
+            visit(
+                self,
+                Part { group: Arc::clone(&group), group_index, row: piece.document, tokens },
+            );
+        }
+        Ok(())
+    }
+
+    fn visit_stream(
+        &mut self,
+        range: &Range<u64>,
+        mut visit: impl FnMut(&Self, Part),
+    ) -> Result<()> {
+        for group_index in self.groups_of(range) {
+            let group = self.group(group_index)?;
+            let first_token = self.groups[group_index].entry.first_token;
+            let part = part_of(range, first_token, group.rows.tokens.len());
+            let offsets = &group.rows.offsets;
+            let first = offsets.partition_point(|offset| *offset <= part.start) - 1;
+            for row in first..group.rows.ids.len() {
+                let tokens = offsets[row].max(part.start)..offsets[row + 1].min(part.end);
+                if offsets[row] >= part.end {
+                    break;
+                }
+                if !tokens.is_empty() {
+                    visit(self, Part { group: Arc::clone(&group), group_index, row, tokens });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Indices of the row groups that hold the tokens of `range`.
@@ -291,79 +383,125 @@ impl SequenceReader {
         after(range.start + 1) - 1..after(range.end)
     }
 
-    fn group(&mut self, index: usize) -> Result<Arc<Decoded>> {
-        if let Some((last, decoded)) = self.cache.back()
+    /// Counts the sequences of each row group, from the lengths of its documents.
+    fn best_fit_blocks(&self) -> Result<Blocks> {
+        let seq_len = u32::try_from(self.seq_len).expect("checked when the reader was opened");
+        let mut counter = BestFitCounter::new(seq_len);
+        let mut ends = Vec::with_capacity(self.groups.len());
+        let mut n = 0;
+        for groups in self.groups.chunk_by(|a, b| a.shard == b.shard) {
+            // A damaged column is found when a group is used: then its shard is verified, and the group counted again.
+            let path = self.shard_path(groups[0].shard);
+            let metadata = decode::footer(&path, self.shard(groups[0].shard))?;
+            for group in groups {
+                let lengths = decode::lengths(&path, metadata.clone(), group.index)?;
+                n += counter.count(&lengths);
+                ends.push(n);
+            }
+        }
+        Ok(Blocks::Uneven { first: 0, ends })
+    }
+
+    fn group(&mut self, index: usize) -> Result<Arc<Loaded>> {
+        if let Some((last, group)) = self.cache.back()
             && *last == index
         {
-            return Ok(Arc::clone(decoded));
+            return Ok(Arc::clone(group));
         }
-        let decoded = match self.cache.iter().position(|(cached, _)| *cached == index) {
+        let group = match self.cache.iter().position(|(cached, _)| *cached == index) {
             Some(at) => self.cache.remove(at).expect("its position").1,
             None => {
                 let coming = usize::try_from(self.groups[index].entry.n_tokens);
                 self.make_room(coming.expect("the address space holds a row group"));
-                Arc::new(self.decode(index)?)
+                Arc::new(self.load(index)?)
             }
         };
-        self.cache.push_back((index, Arc::clone(&decoded)));
-        Ok(decoded)
+        self.cache.push_back((index, Arc::clone(&group)));
+        Ok(group)
     }
 
     fn make_room(&mut self, coming: usize) {
-        let mut kept: usize = self.cache.iter().map(|(_, decoded)| decoded.tokens.len()).sum();
+        let mut kept: usize = self.cache.iter().map(|(_, group)| group.rows.tokens.len()).sum();
         while kept + coming > CACHE_TOKENS_MAX {
-            let Some((_, decoded)) = self.cache.pop_front() else { break };
-            kept -= decoded.tokens.len();
+            let Some((_, group)) = self.cache.pop_front() else { break };
+            kept -= group.rows.tokens.len();
         }
     }
 
-    fn decode(&mut self, index: usize) -> Result<Decoded> {
+    fn load(&mut self, index: usize) -> Result<Loaded> {
         let metadata = self.metadata(self.groups[index].shard)?;
         let group = &self.groups[index];
-        let shard = &self.shards[group.shard].shard;
-        let path = self.snapshot.shard_path(shard);
-        let decoded = decode(&path, metadata, group)?;
+        let path = self.shard_path(group.shard);
+        let rows = decode::decode(&path, metadata, group.index, &group.entry)?;
         let corrupt = |why: String| Error::Corrupt {
             what: format!("row group {} of shard `{}`", group.index, path.display()),
             why,
             hint: REBUILD.to_owned(),
         };
-        let (n_tokens, rows) = (decoded.tokens.len() as u64, decoded.ids.len() as u64);
-        if n_tokens != group.entry.n_tokens || rows != group.entry.rows {
+        let (n_tokens, n_rows) = (rows.tokens.len() as u64, rows.ids.len() as u64);
+        if n_tokens != group.entry.n_tokens || n_rows != group.entry.rows {
             return Err(corrupt(format!(
-                "it has {n_tokens} tokens in {rows} rows, manifest says {} in {}",
+                "it has {n_tokens} tokens in {n_rows} rows, manifest says {} in {}",
                 group.entry.n_tokens, group.entry.rows
             )));
         }
-        let largest = decoded.tokens.iter().copied().max().unwrap_or(0);
-        if largest >= self.n_vocabulary && !decoded.tokens.is_empty() {
+        let largest = rows.tokens.iter().copied().max().unwrap_or(0);
+        if largest >= self.n_vocabulary && !rows.tokens.is_empty() {
             let n = self.n_vocabulary;
             return Err(corrupt(format!("it has token {largest}, the tokenizer has {n} tokens")));
         }
-        Ok(decoded)
+        let mut plan = Vec::new();
+        if let Blocks::Uneven { ends, .. } = &self.blocks {
+            let seq_len = u32::try_from(self.seq_len).expect("checked when the reader was opened");
+            plan = packing::best_fit(&rows.lengths(), seq_len);
+            let wanted = ends[index] - if index == 0 { 0 } else { ends[index - 1] };
+            let found = plan.len() as u64;
+            if found != wanted {
+                return Err(corrupt(format!(
+                    "its documents fill {found} sequences, the lengths in `n_tokens` say {wanted}"
+                )));
+            }
+        }
+        Ok(Loaded { rows, plan })
     }
 
     /// Returns the footer of a shard; checks the shard when it is used first.
     fn metadata(&mut self, shard: usize) -> Result<ArrowReaderMetadata> {
-        let SplitShard { shard, metadata } = &mut self.shards[shard];
-        if let Some(metadata) = metadata {
+        if let Some(metadata) = &self.shards[shard].1 {
             return Ok(metadata.clone());
         }
+        let entry = self.shard(shard);
         if self.config.verify {
-            verify_once(&self.snapshot, shard)?;
+            verify_once(&self.snapshot, entry)?;
         }
-        let path = self.snapshot.shard_path(shard);
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let read =
-            ArrowReaderMetadata::load(&file, options).map_err(Error::arrow("read", &path))?;
-        check_footer(&read, shard, &path)?;
-        *metadata = Some(read.clone());
+        let read = decode::footer(&self.shard_path(shard), entry)?;
+        self.shards[shard].1 = Some(read.clone());
         Ok(read)
+    }
+
+    fn shard(&self, shard: usize) -> &Shard {
+        &self.snapshot.manifest.shards[self.shards[shard].0]
+    }
+
+    fn shard_path(&self, shard: usize) -> PathBuf {
+        self.snapshot.shard_path(self.shard(shard))
     }
 }
 
-const REBUILD: &str = "remove the shard and run the job again: complete shards are kept";
+impl Samples for SequenceReader {
+    fn seq_len(&self) -> usize {
+        self.config.seq_len
+    }
+
+    fn n_samples(&self) -> Option<u64> {
+        None
+    }
+
+    fn read_sequence(&mut self, sample: u64, out: &mut Sequence) -> Result<()> {
+        let index = self.sequence_of(sample);
+        self.fill(index, out)
+    }
+}
 
 fn check_length(manifest: &Manifest, config: &ReaderConfig, dataset: &Path) -> Result<u64> {
     let seq_len = config.seq_len as u64;
@@ -375,6 +513,10 @@ fn check_length(manifest: &Manifest, config: &ReaderConfig, dataset: &Path) -> R
     if seq_len == 0 {
         return Err(refuse("`seq_len` is 0".to_owned(), "give at least 1 token".to_owned()));
     }
+    if u32::try_from(seq_len).is_err() {
+        let hint = format!("give at most {} tokens", u32::MAX);
+        return Err(refuse(format!("`seq_len` is {seq_len}"), hint));
+    }
     if manifest.split(&config.split).next().is_none() {
         let names: BTreeSet<_> = manifest.shards.iter().map(|shard| shard.split.as_str()).collect();
         let names: Vec<_> = names.into_iter().collect();
@@ -384,7 +526,8 @@ fn check_length(manifest: &Manifest, config: &ReaderConfig, dataset: &Path) -> R
         ));
     }
     let n_tokens = manifest.n_tokens(&config.split);
-    if n_tokens <= seq_len {
+    // Best fit fills the one sequence up.
+    if n_tokens <= seq_len && (config.packing == Packing::Stream || n_tokens == 0) {
         return Err(refuse(
             format!("it has {n_tokens} tokens, a sequence needs {}", seq_len + 1),
             "lower `seq_len`, or add documents to the split".to_owned(),
@@ -393,12 +536,17 @@ fn check_length(manifest: &Manifest, config: &ReaderConfig, dataset: &Path) -> R
     Ok(seq_len)
 }
 
+type SplitShards = Vec<(usize, Option<ArrowReaderMetadata>)>;
+
 /// Returns the shards of `split` and their row groups in reading order.
-fn split_of(snapshot: &Snapshot, split: &str) -> Result<(Vec<SplitShard>, Vec<Group>)> {
+fn split_of(snapshot: &Snapshot, split: &str) -> Result<(SplitShards, Vec<Group>)> {
     let mut shards = Vec::new();
     let mut groups = Vec::new();
     let mut next_token = 0;
-    for shard in snapshot.manifest.split(split) {
+    for (place, shard) in snapshot.manifest.shards.iter().enumerate() {
+        if shard.split != split {
+            continue;
+        }
         let mut first_row = 0;
         for (index, entry) in shard.row_groups.iter().enumerate() {
             if entry.first_token != next_token {
@@ -419,7 +567,7 @@ fn split_of(snapshot: &Snapshot, split: &str) -> Result<(Vec<SplitShard>, Vec<Gr
             next_token += entry.n_tokens;
             first_row += entry.rows;
         }
-        shards.push(SplitShard { shard: shard.clone(), metadata: None });
+        shards.push((place, None));
     }
     Ok((shards, groups))
 }
@@ -442,118 +590,6 @@ fn verify_once(snapshot: &Snapshot, shard: &Shard) -> Result<()> {
     snapshot.verify(shard)?;
     verified().insert(key);
     Ok(())
-}
-
-fn check_footer(metadata: &ArrowReaderMetadata, shard: &Shard, path: &Path) -> Result<()> {
-    let corrupt = |why: String| Error::Corrupt {
-        what: format!("shard `{}`", path.display()),
-        why,
-        hint: REBUILD.to_owned(),
-    };
-    let found = metadata.metadata().row_groups();
-    if found.len() != shard.row_groups.len() {
-        let (found, wanted) = (found.len(), shard.row_groups.len());
-        return Err(corrupt(format!("it has {found} row groups, manifest says {wanted}")));
-    }
-    for (index, (found, entry)) in found.iter().zip(&shard.row_groups).enumerate() {
-        let (rows, wanted) = (found.num_rows(), entry.rows);
-        if u64::try_from(rows) != Ok(wanted) {
-            return Err(corrupt(format!(
-                "row group {index} has {rows} rows, manifest says {wanted}"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn decode(path: &Path, metadata: ArrowReaderMetadata, group: &Group) -> Result<Decoded> {
-    let error = |error| Error::arrow("read", path)(error);
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-    let columns = ["document_id", "tokens"];
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-    let batches = builder
-        .with_projection(mask)
-        .with_row_groups(vec![group.index])
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .map_err(Error::arrow("read", path))?;
-    let capacity = |n: u64| usize::try_from(n).expect("the address space holds a row group");
-    let rows = capacity(group.entry.rows);
-    let mut decoded = Decoded {
-        tokens: Vec::with_capacity(capacity(group.entry.n_tokens)),
-        offsets: Vec::with_capacity(rows + 1),
-        ids: Vec::with_capacity(rows),
-    };
-    decoded.offsets.push(0);
-    for batch in batches {
-        let batch = batch.map_err(error)?;
-        let wrong = || Error::Corrupt {
-            what: format!("shard `{}`", path.display()),
-            why: format!("its columns are {}, not those of tokens", batch.schema()),
-            hint: REBUILD.to_owned(),
-        };
-        let ids = batch.column_by_name("document_id").ok_or_else(wrong)?;
-        let ids = ids.as_fixed_size_binary_opt().ok_or_else(wrong)?;
-        for id in ids.iter() {
-            let id = id.and_then(|id| id.try_into().ok());
-            decoded.ids.push(id.ok_or_else(wrong)?);
-        }
-        let lists = batch.column_by_name("tokens").ok_or_else(wrong)?;
-        let lists = lists.as_list_opt::<i32>().ok_or_else(wrong)?;
-        let values = lists.values().as_primitive_opt::<UInt32Type>().ok_or_else(wrong)?;
-        if lists.null_count() > 0 || values.null_count() > 0 {
-            return Err(wrong());
-        }
-        let offsets = lists.value_offsets();
-        let at = |offset: i32| usize::try_from(offset).expect("offsets of a list are not negative");
-        let (start, end) = (at(offsets[0]), at(offsets[offsets.len() - 1]));
-        let base = decoded.tokens.len();
-        decoded.tokens.extend_from_slice(&values.values()[start..end]);
-        decoded.offsets.extend(offsets[1..].iter().map(|offset| base + at(*offset) - start));
-    }
-    Ok(decoded)
-}
-
-/// The order of an epoch: blocks permuted, then the sequences of each block.
-#[derive(Debug)]
-struct Epoch {
-    index: u64,
-    n: u64,
-    block: u64,
-    seed: u64,
-    blocks: Permutation,
-    /// Where the last block, which may be shorter, went.
-    short: u64,
-    /// Sequences in the last block.
-    rest: u64,
-}
-
-impl Epoch {
-    fn new(n: u64, block: u64, seed: u64, index: u64) -> Self {
-        let seed = seed_from(&[seed, index]);
-        let n_blocks = n.div_ceil(block);
-        let blocks = Permutation::new(n_blocks, seed);
-        // `blocks` maps a place in the epoch to the block that is read there.
-        let short = blocks.invert(n_blocks - 1);
-        Self { index, n, block, seed, blocks, short, rest: n - (n_blocks - 1) * block }
-    }
-
-    fn sequence(&self, position: u64) -> u64 {
-        let before_short = self.short * self.block;
-        let (place, within) = if position < before_short {
-            (position / self.block, position % self.block)
-        } else if position < before_short + self.rest {
-            (self.short, position - before_short)
-        } else {
-            let after = position - self.rest;
-            (after / self.block + 1, after % self.block)
-        };
-        let block = self.blocks.apply(place);
-        let first = block * self.block;
-        let n = self.block.min(self.n - first);
-        first + Permutation::new(n, seed_from(&[self.seed, block])).apply(within)
-    }
 }
 
 #[cfg(test)]

@@ -244,6 +244,16 @@ static TOKENS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ])
 });
 
+/// The column that `tokens` has where not every token is a target: one boolean per token.
+pub const LOSS_MASK: &str = "loss_mask";
+
+/// The field of [`LOSS_MASK`], last in datasets of tokens that have it.
+#[must_use]
+pub fn loss_mask_field() -> Field {
+    let item = Field::new("item", DataType::Boolean, false);
+    Field::new(LOSS_MASK, DataType::List(Arc::new(item)), false)
+}
+
 static METRICS: LazyLock<SchemaRef> = LazyLock::new(|| {
     schema(vec![
         text("run", false),

@@ -39,8 +39,9 @@ pub fn put_if_absent(path: &Path, bytes: &[u8]) -> Result<bool> {
     let temporary = aside(folder);
     write_synced(&temporary, bytes)?;
     // A hard link fails when the name is taken, on every POSIX file system; a rename would replace it.
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
+    let linked = fault::around("link", || fs::hard_link(&temporary, path));
+    fault::around("remove", || fs::remove_file(&temporary))
+        .map_err(Error::io("remove", &temporary))?;
     match linked {
         Ok(()) => {
             sync_folder(folder)?;
@@ -68,7 +69,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// When the file system refuses.
 pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
-    fs::rename(temporary, path).map_err(Error::io("rename", path))?;
+    fault::around("rename", || fs::rename(temporary, path)).map_err(Error::io("rename", path))?;
     sync_folder(folder_of(path))
 }
 
@@ -77,7 +78,8 @@ pub fn publish(temporary: &Path, path: &Path) -> Result<()> {
 /// # Errors
 /// When the file system refuses.
 pub fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io("sync folder", folder))
+    fault::around("sync_folder", || File::open(folder).and_then(|file| file.sync_all()))
+        .map_err(Error::io("sync folder", folder))
 }
 
 /// Returns the BLAKE3 hash of a file's bytes, in hexadecimal.
@@ -115,13 +117,74 @@ pub fn list(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(path).map_err(Error::io("create", path))?;
+    let mut file = NewFile::create(path)?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
-    file.sync_all().map_err(Error::io("sync", path))
+    file.sync()
+}
+
+/// A file that is being written, under a name that no reader looks at.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl NewFile {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let file = fault::around("create", || File::create(path));
+        let file = file.map_err(Error::io("create", path))?;
+        Ok(Self { file, path: path.to_owned(), bytes: 0 })
+    }
+
+    /// Waits until the bytes are on disk.
+    pub(crate) fn sync(self) -> Result<()> {
+        fault::around("sync", || self.file.sync_all()).map_err(Error::io("sync", &self.path))
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = fault::write(bytes, |bytes| self.file.write_all(bytes));
+        if let Err(error) = written {
+            let is_full = error.kind() == io::ErrorKind::StorageFull;
+            let (wanted, before) = (bytes.len(), self.bytes);
+            return Err(match is_full {
+                true => io::Error::new(
+                    error.kind(),
+                    format!("{error}: {wanted} more bytes after {before} need room"),
+                ),
+                false => error,
+            });
+        }
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+pub(crate) mod fault;
+#[cfg(not(test))]
+mod fault {
+    //! Where tests break things: in other builds, nothing but the operations themselves.
+
+    use std::io;
+
+    pub(super) fn around<T>(_: &str, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        run()
+    }
+
+    pub(super) fn write(bytes: &[u8], run: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        run(bytes)
+    }
 }
 
 #[cfg(test)]

@@ -48,9 +48,10 @@ pub struct Tokenizer {
     end_of_document: Option<u32>,
     encoder: PipelineTokenizer,
     options: EncodeOptions,
-    /// The `tokenizer.json` that texts are encoded with: [`plain`].
+    /// What texts are encoded with, for the oracle of the tests.
+    #[cfg(test)]
     plain: Vec<u8>,
-    /// Whether `plain` has no ids of its own: [`plain::complete_bytes`].
+    /// Whether what texts are encoded with, [`plain`], has no ids of its own: [`plain::complete_bytes`].
     has_all_bytes: bool,
     /// Built when something is decoded first: most uses only encode.
     decoder: OnceLock<Result<stable::Tokenizer, String>>,
@@ -123,6 +124,7 @@ impl Tokenizer {
                 padding: Override::Off,
                 truncation: Override::Off,
             },
+            #[cfg(test)]
             plain: plain.into_bytes(),
             has_all_bytes: n_bytes_missing == 0,
             decoder: OnceLock::new(),

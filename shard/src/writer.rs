@@ -1,6 +1,5 @@
 //! Writes one shard: Parquet bytes that depend on the rows alone, hashed on the way, visible only when whole.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,12 +16,15 @@ use parquet::schema::types::ColumnPath;
 
 use crate::dataset::{DATA, Dataset};
 use crate::manifest::{RowGroup, Shard};
+use crate::store::NewFile;
 use crate::{Error, Result, store};
 
 /// Rows per row group, at most.
 pub const ROW_GROUP_ROWS_MAX: u64 = 100_000;
 /// Bytes of values per row group after which it is closed: the memory a reader of one group needs.
 pub const ROW_GROUP_BYTES_MAX: usize = 64 << 20;
+/// The same for tokens: a run that resumes waits for one group, which takes a few hundredths of a second to decode.
+pub const ROW_GROUP_TOKEN_BYTES_MAX: usize = 16 << 20;
 /// Rows handed to Parquet at a time. Page boundaries follow from it, so it is part of the format.
 const CHUNK_ROWS: usize = 1024;
 /// Bytes handed to Parquet at a time; the same holds.
@@ -141,8 +143,11 @@ impl ShardWriter {
         self.pending.clear();
         self.pending_rows = 0;
         self.pending_bytes = 0;
-        let is_full =
-            self.group.rows >= ROW_GROUP_ROWS_MAX || self.group_bytes >= ROW_GROUP_BYTES_MAX;
+        let bytes_max = match self.schema.column_with_name("tokens") {
+            Some(_) => ROW_GROUP_TOKEN_BYTES_MAX,
+            None => ROW_GROUP_BYTES_MAX,
+        };
+        let is_full = self.group.rows >= ROW_GROUP_ROWS_MAX || self.group_bytes >= bytes_max;
         if is_full { self.close_group() } else { Ok(()) }
     }
 
@@ -257,16 +262,15 @@ fn n_tokens(batch: &RecordBatch) -> u64 {
 /// A file that counts and hashes what is written to it.
 #[derive(Debug)]
 struct HashedFile {
-    file: BufWriter<File>,
+    file: BufWriter<NewFile>,
     hasher: blake3::Hasher,
     bytes: u64,
 }
 
 impl HashedFile {
     fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(Error::io("create", path))?;
         Ok(Self {
-            file: BufWriter::with_capacity(1 << 20, file),
+            file: BufWriter::with_capacity(1 << 20, NewFile::create(path)?),
             hasher: blake3::Hasher::new(),
             bytes: 0,
         })
@@ -275,7 +279,7 @@ impl HashedFile {
     /// Returns size and hash once the bytes are on disk.
     fn finish(self, path: &Path) -> Result<(u64, String)> {
         let file = self.file.into_inner().map_err(|error| error.into_error());
-        file.and_then(|file| file.sync_all()).map_err(Error::io("sync", path))?;
+        file.map_err(Error::io("write", path))?.sync()?;
         Ok((self.bytes, self.hasher.finalize().to_hex().to_string()))
     }
 }

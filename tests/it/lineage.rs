@@ -7,6 +7,7 @@ use arrow::datatypes::UInt32Type;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use shard::Dataset;
+use shard::packing::Packing;
 use shard::reader::{ReaderConfig, SequenceReader};
 
 use crate::mill::{Mill, header_at, texts};
@@ -65,8 +66,14 @@ fn steps_of_a_run_lead_back_to_records_of_archives() {
     );
     let tokens = Dataset::at(mill.path("corpus/tokens"));
     let by_document = documents(&tokens);
-    let config =
-        ReaderConfig { split: "train".to_owned(), seq_len: SEQ_LEN, seed: SEED, verify: true };
+    let config = ReaderConfig {
+        split: "train".to_owned(),
+        seq_len: SEQ_LEN,
+        seed: SEED,
+        verify: true,
+        packing: Packing::Stream,
+        mask_documents: false,
+    };
     let mut reader = SequenceReader::open(tokens.path(), None, config).unwrap();
 
     let mut pieces: BTreeMap<u64, Vec<u32>> = BTreeMap::new();

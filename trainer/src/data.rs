@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use shard::Dataset;
+use shard::packing::Packing;
 use shard::reader::{ReaderConfig, SequenceReader};
 
 use crate::error::{Error, Result};
@@ -46,7 +47,14 @@ impl Data {
         let seq_len = usize::try_from(recipe.model.seq_len).expect("checked with the recipe");
         let open = |split: &str| {
             let (split, seed) = (split.to_owned(), recipe.train.seed);
-            let config = ReaderConfig { split, seq_len, seed, verify: recipe.train.verify };
+            let config = ReaderConfig {
+                split,
+                seq_len,
+                seed,
+                verify: recipe.train.verify,
+                packing: Packing::Stream,
+                mask_documents: false,
+            };
             SequenceReader::open(&recipe.data, Some(snapshot.version), config)
         };
         let manifest = &snapshot.manifest;

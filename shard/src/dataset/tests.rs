@@ -109,32 +109,118 @@ fn a_version_that_is_not_there_is_named() {
 }
 
 #[test]
-fn verify_finds_each_of_200_flipped_bits_and_cut_and_swapped_shards() {
+fn each_of_1000_flipped_bits_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = Dataset::at(folder.path());
-    let snapshot = dataset.commit(0, write(&dataset, "train", &[rows(300), rows(300)])).unwrap();
-    let shard = &snapshot.manifest.shards[0];
-    let path = snapshot.shard_path(shard);
-    let whole = fs::read(&path).unwrap();
-    snapshot.verify(shard).unwrap();
-    let mut found = 0;
-    for i in 0..200_u64 {
-        let at = crate::order::seed_from(&[i]) % (whole.len() as u64 * 8);
-        let mut bytes = whole.clone();
+    dataset.commit(0, write(&dataset, "train", &[rows(300), rows(200)])).unwrap();
+    let snapshot = dataset.open(None).unwrap();
+    let mut files: Vec<_> =
+        snapshot.manifest.shards.iter().map(|shard| snapshot.shard_path(shard)).collect();
+    files.push(dataset.manifest_path(1));
+    let whole: Vec<_> = files.iter().map(|path| fs::read(path).unwrap()).collect();
+    let mut found = [0; 3];
+    for i in 0..1000_u64 {
+        let which = usize::try_from(i % 3).unwrap();
+        let at = crate::order::seed_from(&[i]) % (whole[which].len() as u64 * 8);
+        let mut bytes = whole[which].clone();
         bytes[usize::try_from(at / 8).unwrap()] ^= 1 << (at % 8);
-        fs::write(&path, bytes).unwrap();
-        found += u32::from(matches!(snapshot.verify(shard), Err(Error::Corrupt { .. })));
+        fs::write(&files[which], bytes).unwrap();
+        let failures = dataset.verify(false).unwrap().failures;
+        assert_eq!(failures.len(), 1, "bit {at} of `{}`", files[which].display());
+        assert_eq!(failures[0].path, files[which]);
+        fs::write(&files[which], &whole[which]).unwrap();
+        found[which] += 1;
     }
-    assert_eq!(found, 200);
-    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    let error = snapshot.verify(shard).unwrap_err().to_string();
-    assert!(error.contains(&format!("{} bytes", whole.len() - 1)), "{error}");
-    // Same size, same kind, another shard's rows.
-    let other = write(&dataset, "other", &[(1000..1300_u128).map(|id| (id, vec![7; 3])).collect()]);
-    fs::copy(folder.path().join(&other.shards[0].path), &path).unwrap();
-    assert!(snapshot.verify(shard).is_err());
-    fs::remove_file(&path).unwrap();
-    assert!(matches!(snapshot.verify(shard), Err(Error::Io { .. })));
+    println!("flipped bits found: {found:?} in two shards and a manifest");
+    assert_eq!(found.iter().sum::<u32>(), 1000);
+    assert!(dataset.verify(true).unwrap().failures.is_empty());
+}
+
+#[test]
+fn cut_and_swapped_shards_are_found_and_the_swap_is_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    // Of the same size: only the hash tells.
+    let shards = [rows(40), (100..140_u128).map(|id| (id, vec![7; 3])).collect()];
+    let snapshot = dataset.commit(0, write(&dataset, "train", &shards)).unwrap();
+    let paths: Vec<_> =
+        snapshot.manifest.shards.iter().map(|shard| snapshot.shard_path(shard)).collect();
+    let whole: Vec<_> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    fs::write(&paths[0], &whole[1]).unwrap();
+    fs::write(&paths[1], &whole[0]).unwrap();
+    assert_eq!(dataset.verify(false).unwrap().failures.len(), 2);
+    dataset.repair().unwrap();
+    assert_eq!(dataset.verify(true).unwrap().failures, []);
+    assert_eq!(fs::read(&paths[0]).unwrap(), whole[0]);
+
+    fs::write(&paths[0], &whole[0][..whole[0].len() - 1]).unwrap();
+    let failures = dataset.verify(false).unwrap().failures;
+    let (cut, all) = (whole[0].len() - 1, whole[0].len());
+    let says = format!("it has {cut} bytes, manifest says {all}");
+    assert!(failures[0].message.contains(&says), "{failures:?}");
+    // The swap left a copy aside.
+    dataset.repair().unwrap();
+    assert_eq!(dataset.verify(true).unwrap().failures, []);
+}
+
+#[test]
+fn what_cannot_be_put_right_is_set_aside_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    dataset.commit(0, write(&dataset, "train", &[rows(2)])).unwrap();
+    let second = write(&dataset, "train", &[rows(30)]);
+    dataset.commit(1, second.clone()).unwrap();
+    let shard = folder.path().join(&second.shards[0].path);
+    let manifest = dataset.manifest_path(2);
+    for path in [&shard, &manifest] {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[30] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    assert_eq!(dataset.verify(false).unwrap().failures.len(), 1, "the manifest");
+    let moved = dataset.repair().unwrap();
+    assert_eq!(moved.len(), 1);
+    assert_eq!(moved[0].0, manifest);
+    assert_eq!(dataset.versions().unwrap(), [1]);
+    // The job runs again.
+    write(&dataset, "train", &[rows(30)]);
+    dataset.commit(1, second).unwrap();
+    assert_eq!(dataset.verify(true).unwrap().failures, []);
+    fs::write(&shard, b"nothing").unwrap();
+    dataset.repair().unwrap();
+    let failures = dataset.verify(false).unwrap().failures;
+    assert!(failures[0].message.contains("cannot read"), "{failures:?}");
+}
+
+#[test]
+fn a_deep_look_finds_what_hashes_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path().join("tokens"));
+    let mut manifest = write(&dataset, "train", &[rows(3)]);
+    let wrong = |manifest: &Manifest, says: &str| {
+        let base = dataset.versions().unwrap().len() as u64;
+        dataset.commit(base, manifest.clone()).unwrap();
+        assert_eq!(dataset.verify(false).unwrap().failures, []);
+        let failures = dataset.verify(true).unwrap().failures;
+        assert_eq!(failures.len(), 1, "{says}: {failures:?}");
+        assert!(failures[0].message.contains(says), "{says}: {failures:?}");
+        fs::remove_file(dataset.manifest_path(base + 1)).unwrap();
+    };
+    manifest.shards[0].row_groups[0].n_tokens = 8;
+    wrong(&manifest, "9 tokens in 3 rows, manifest says 8 in 3");
+    manifest.shards[0].row_groups[0].n_tokens = 9;
+    manifest.shards[0].rows = 4;
+    wrong(&manifest, "it has 3 rows, manifest says 4");
+    manifest.shards[0].rows = 3;
+    let column = manifest.schema.pop().unwrap();
+    wrong(&manifest, "manifest says [\"document_id\", \"tokens\"]");
+    manifest.schema.push(column);
+    manifest.parents.push(crate::manifest::Parent {
+        dataset: "documents".to_owned(),
+        version: 3,
+        manifest: "abc".to_owned(),
+    });
+    wrong(&manifest, "version 3 of `documents` with manifest abc");
 }
 
 #[test]

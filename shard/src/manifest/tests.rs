@@ -71,10 +71,12 @@ const GOLDEN: &str = r#"{
         }
       ]
     }
-  ]
+  ],
+  "blake3": "85197abed8b143fceba1ef67dba07847c9bc210792c9d984716e244aa1ff9f22"
 }
 "#;
 
+// Its last key is what python-blake3 1.0 says of the bytes before the comma.
 #[test]
 fn has_these_bytes() {
     assert_eq!(String::from_utf8(tiny().to_bytes()).unwrap(), GOLDEN);
@@ -95,8 +97,19 @@ fn a_newer_format_is_refused_with_both_versions() {
 }
 
 #[test]
+fn each_flipped_bit_is_found() {
+    let mut found = 0;
+    for bit in 0..GOLDEN.len() * 8 {
+        let mut bytes = GOLDEN.as_bytes().to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        found += usize::from(Manifest::from_bytes(&bytes, "x").is_err());
+    }
+    assert_eq!(found, GOLDEN.len() * 8);
+}
+
+#[test]
 fn half_a_manifest_is_refused() {
-    for end in 0..GOLDEN.len() - 2 {
+    for end in 0..GOLDEN.len() {
         assert!(Manifest::from_bytes(&GOLDEN.as_bytes()[..end], "x").is_err(), "{end} bytes");
     }
 }

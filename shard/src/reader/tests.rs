@@ -7,7 +7,14 @@ use crate::dataset::tests::write;
 use crate::manifest::TokenizerInfo;
 
 fn config(seq_len: usize) -> ReaderConfig {
-    ReaderConfig { split: "train".to_owned(), seq_len, seed: 42, verify: true }
+    ReaderConfig {
+        split: "train".to_owned(),
+        seq_len,
+        seed: 42,
+        verify: true,
+        packing: Packing::Stream,
+        mask_documents: false,
+    }
 }
 
 /// Documents of the given lengths, in shards of `per_shard`; tokens count up over the split.
@@ -62,8 +69,9 @@ proptest! {
     fn an_epoch_reads_every_sequence_once(
         n in 1..5000_u64, block in 1..700_u64, seed: u64, index in 0..9_u64,
     ) {
-        let epoch = Epoch::new(n, block, seed, index);
-        let mut seen: Vec<u64> = (0..n).map(|position| epoch.sequence(position)).collect();
+        let blocks = Blocks::Even { first: 0, n, block };
+        let epoch = Epoch::new(&blocks, seed, index);
+        let mut seen: Vec<u64> = (0..n).map(|position| epoch.sequence(&blocks, position)).collect();
         // Sequences of one block stay together.
         let changes = seen.windows(2).filter(|pair| pair[0] / block != pair[1] / block).count();
         prop_assert_eq!(changes as u64, n.div_ceil(block) - 1);
@@ -198,4 +206,237 @@ fn a_damaged_shard_is_found_before_it_is_read() {
     let mut reader = SequenceReader::open(folder.path(), None, config(4)).unwrap();
     let error = reader.read(0, &mut [0; 5]).unwrap_err().to_string();
     assert!(error.contains("blake3") && error.contains("manifest says"), "{error}");
+}
+
+fn best_fit_config(seq_len: usize) -> ReaderConfig {
+    ReaderConfig { packing: Packing::BestFit, mask_documents: true, ..config(seq_len) }
+}
+
+fn sequence(reader: &mut impl Samples, sample: u64) -> Sequence {
+    let mut out = Sequence::default();
+    reader.read_sequence(sample, &mut out).unwrap();
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn best_fit_shows_each_document_whole_and_each_target_once(
+        lengths in prop::collection::vec(0..40_usize, 1..60),
+        per_shard in 1..30_usize,
+        seq_len in 1..50_usize,
+    ) {
+        let total: usize = lengths.iter().sum();
+        prop_assume!(total > 0);
+        let (folder, tokens) = dataset(&lengths, per_shard);
+        let mut reader =
+            SequenceReader::open(folder.path(), None, best_fit_config(seq_len)).unwrap();
+        let mut targets = Vec::new();
+        for i in 0..reader.n_sequences() {
+            let found = sequence(&mut reader, i);
+            let mut from_parts = Vec::new();
+            for part in reader.documents(i).unwrap() {
+                let id = usize::try_from(u128::from_be_bytes(part.document_id)).unwrap();
+                let first = part.first_token_in_document as usize;
+                let n = part.n_tokens as usize;
+                prop_assert!(lengths[id] > seq_len + 1 || n == lengths[id]);
+                prop_assert!(found.boundaries.contains(&u32::try_from(from_parts.len()).unwrap()));
+                let start = lengths[..id].iter().sum::<usize>() + first;
+                from_parts.extend_from_slice(&tokens[start..start + n]);
+            }
+            let end = *found.boundaries.last().unwrap() as usize;
+            prop_assert_eq!(&from_parts[..], &found.tokens[..end]);
+            for (i, counts) in found.loss_mask.iter().enumerate() {
+                if *counts {
+                    targets.push(found.tokens[i + 1]);
+                }
+            }
+        }
+        targets.sort_unstable();
+        // Every token but the first of each document.
+        let mut wanted = tokens;
+        let mut at = 0;
+        for n in &lengths {
+            if *n > 0 {
+                wanted[at] = u32::MAX;
+            }
+            at += n;
+        }
+        wanted.retain(|token| *token != u32::MAX);
+        prop_assert_eq!(targets, wanted);
+    }
+}
+
+#[test]
+fn documents_of_a_stream_are_told_apart_when_asked() {
+    // Tokens 0..4, 4..6, 6..13; six inputs a sequence.
+    let (folder, _) = dataset(&[4, 0, 2, 7], 2);
+    let masked = ReaderConfig { mask_documents: true, ..config(6) };
+    let mut reader = SequenceReader::open(folder.path(), None, masked).unwrap();
+    let sample = (0..2).find(|sample| reader.sequence_of(*sample) == 0).unwrap();
+    let found = sequence(&mut reader, sample);
+    assert_eq!(found.tokens, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(found.boundaries, [0, 4, 6, 7]);
+    assert_eq!(found.positions().collect::<Vec<_>>(), [0, 1, 2, 3, 0, 1]);
+    assert_eq!(found.loss_mask, [true, true, true, false, true, false]);
+    let mut plain = SequenceReader::open(folder.path(), None, config(6)).unwrap();
+    let found = sequence(&mut plain, sample);
+    assert_eq!(found.boundaries, [0, 7]);
+    assert_eq!(found.loss_mask, [true; 6]);
+}
+
+#[test]
+fn a_loss_mask_in_the_dataset_reaches_the_targets() {
+    use arrow::array::{BooleanArray, ListArray};
+    use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+    use arrow::datatypes::Schema;
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    let batch = crate::dataset::tests::batch(&[(1, vec![5, 6, 7]), (2, vec![8, 9])]);
+    let field = crate::schema::loss_mask_field();
+    let arrow::datatypes::DataType::List(item) = field.data_type() else { unreachable!() };
+    let mask = ListArray::new(
+        Arc::clone(item),
+        OffsetBuffer::new(ScalarBuffer::from(vec![0, 3, 5])),
+        Arc::new(BooleanArray::from(vec![false, false, true, true, true])),
+        None,
+    );
+    let mut fields = batch.schema().fields().to_vec();
+    fields.push(Arc::new(field));
+    let schema = Arc::new(Schema::new(fields));
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(mask));
+    let batch = arrow::record_batch::RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    let mut writer =
+        crate::writer::ShardWriter::create(&dataset, "train-00000", "train", &schema).unwrap();
+    writer.write(&batch).unwrap();
+    let mut manifest =
+        Manifest::new(DatasetKind::Tokens, &schema, "t".to_owned(), serde_json::json!({}));
+    manifest.shards.push(writer.finish().unwrap());
+    dataset.commit(0, manifest).unwrap();
+    assert!(dataset.verify(true).unwrap().failures.is_empty());
+    let mut reader = SequenceReader::open(folder.path(), None, best_fit_config(7)).unwrap();
+    let found = sequence(&mut reader, 0);
+    assert_eq!(found.tokens, [5, 6, 7, 8, 9, 0, 0, 0]);
+    assert_eq!(found.boundaries, [0, 3, 5]);
+    assert_eq!(found.loss_mask, [false, true, false, true, false, false, false]);
+    let mut reader = SequenceReader::open(folder.path(), None, config(4)).unwrap();
+    assert_eq!(sequence(&mut reader, 0).loss_mask, [false, true, true, true]);
+}
+
+#[test]
+fn any_reading_ahead_and_world_gives_the_same_order_also_when_changed_in_mid_epoch() {
+    let (folder, _) = dataset(&[33; 60], 9);
+    for config in [config(16), best_fit_config(16)] {
+        let open = || SequenceReader::open(folder.path(), None, config.clone()).unwrap();
+        let n = open().n_sequences();
+        let wanted: Vec<_> = (0..240).map(|sample| sequence(&mut open(), sample)).collect();
+        assert!(n > 36 && n < 240, "{n}: a change in mid-epoch, more than one epoch");
+        for ahead in [0, 2, 8] {
+            let mut next_sample = 0;
+            let mut read = Vec::new();
+            // Three steps with each world, then another takes over from the state.
+            for world in [1, 2, 4, 3, 1, 3, 4] {
+                let start = |rank| {
+                    let plan = BatchPlan { batch: 12, rank, world, next_sample };
+                    Batches::start(Box::new(open()), plan, ahead)
+                };
+                let mut ranks: Vec<_> = (0..world).map(start).collect();
+                for _ in 0..3 {
+                    for rank in &mut ranks {
+                        let batch = rank.next().unwrap().unwrap();
+                        next_sample = batch.next_sample;
+                        for (i, boundaries) in batch.boundaries.into_iter().enumerate() {
+                            read.push(Sequence {
+                                tokens: batch.tokens[17 * i..17 * (i + 1)].to_vec(),
+                                boundaries,
+                                loss_mask: batch.loss_mask[16 * i..16 * (i + 1)].to_vec(),
+                            });
+                        }
+                    }
+                }
+            }
+            assert_eq!(read[..240], wanted[..], "{ahead} ahead");
+        }
+    }
+}
+
+#[test]
+fn an_error_behind_the_thread_reaches_the_trainer_and_ends_the_batches() {
+    let (folder, _) = dataset(&[30; 10], 5);
+    let snapshot = Dataset::at(folder.path()).open(None).unwrap();
+    fs::write(snapshot.shard_path(&snapshot.manifest.shards[1]), b"torn").unwrap();
+    for ahead in [0, 3] {
+        let reader = SequenceReader::open(folder.path(), None, config(4)).unwrap();
+        let plan = BatchPlan { batch: 80, rank: 0, world: 1, next_sample: 0 };
+        let mut batches = Batches::start(Box::new(reader), plan, ahead);
+        let error = batches.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("4 bytes, manifest says"), "{error}");
+        assert!(batches.stalled() > std::time::Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_growing_dataset_is_read_once_and_a_replay_is_exact() {
+    for config in [config(7), best_fit_config(7)] {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = Dataset::at(folder.path());
+        let shard = |i: u32| -> Vec<(u128, Vec<u32>)> {
+            let row =
+                |j: u32| (u128::from(10 * i + j), (100 * i + 9 * j..100 * i + 9 * j + 9).collect());
+            (0..10).map(row).collect()
+        };
+        let grow = |n: u32| {
+            let shards: Vec<_> = (0..n).map(shard).collect();
+            dataset.commit(u64::from(n) - 1, write(&dataset, "train", &shards)).unwrap();
+        };
+        grow(1);
+        let mut reader = FollowReader::open(folder.path(), config.clone()).unwrap();
+        let mut read = Vec::new();
+        let mut read_all = |reader: &mut FollowReader| {
+            for sample in read.len() as u64..reader.n_samples().unwrap() {
+                read.push(sequence(reader, sample));
+            }
+        };
+        read_all(&mut reader);
+        assert!(!reader.extend().unwrap());
+        // Version 2 is taken up while samples wait; version 3 is never seen, because version 4 is there by then.
+        grow(2);
+        assert!(reader.extend().unwrap());
+        grow(3);
+        grow(4);
+        assert!(reader.extend().unwrap());
+        read_all(&mut reader);
+        let state = reader.state(read.len() as u64);
+        assert_eq!(state.versions.iter().map(|v| v.version).collect::<Vec<_>>(), [1, 2, 4]);
+        // Each sequence once.
+        let mut alone = SequenceReader::open(folder.path(), None, config.clone()).unwrap();
+        let n = alone.n_sequences();
+        let mut once: Vec<_> = (0..n).map(|sample| sequence(&mut alone, sample).tokens).collect();
+        let mut followed: Vec<_> = read.iter().map(|it| it.tokens.clone()).collect();
+        once.sort_unstable();
+        followed.sort_unstable();
+        assert_eq!(followed, once);
+        // A newer version changes nothing for a replay.
+        grow(5);
+        let text = serde_json::to_string(&state).unwrap();
+        let state: FollowState = serde_json::from_str(&text).unwrap();
+        let mut again = FollowReader::resume(folder.path(), config, &state).unwrap();
+        assert_eq!(again.n_samples(), Some(n));
+        for (sample, wanted) in read.iter().enumerate() {
+            assert_eq!(&sequence(&mut again, sample as u64), wanted);
+        }
+        assert!(again.extend().unwrap());
+    }
+}
+
+#[test]
+fn a_version_that_replaces_shards_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    dataset.commit(0, write(&dataset, "train", &[vec![(1, vec![1; 20])]])).unwrap();
+    let mut reader = FollowReader::open(folder.path(), config(4)).unwrap();
+    dataset.commit(1, write(&dataset, "train", &[vec![(1, vec![2; 40])]])).unwrap();
+    let error = reader.extend().unwrap_err().to_string();
+    assert!(error.contains("version 1 has `data/train-00000-"), "{error}");
 }

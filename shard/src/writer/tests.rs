@@ -1,3 +1,5 @@
+use std::fs::File;
+
 use arrow::array::{BinaryArray, StringViewArray};
 use arrow::datatypes::Field;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

@@ -37,7 +37,7 @@ fn learns_what_the_stable_trainer_learns() {
     assert_eq!(bytes, train_any(Training::WordPiece, 2000, texts()).unwrap());
     let json: Value = serde_json::from_slice(&bytes).unwrap();
     let mut oracle = stable::Tokenizer::new(WordPiece::default());
-    oracle.with_normalizer(Some(stable::normalizers::BertNormalizer::default()));
+    oracle.with_normalizer(Some(stable::normalizers::BertNormalizer::default())).unwrap();
     oracle.with_pre_tokenizer(Some(stable::pre_tokenizers::bert::BertPreTokenizer));
     let special = SPECIAL.iter().map(|token| stable::AddedToken::from(*token, true)).collect();
     let mut trainer: stable::models::TrainerWrapper = WordPieceTrainer::builder()

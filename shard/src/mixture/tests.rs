@@ -1,0 +1,261 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::dataset::Dataset;
+use crate::dataset::tests::write;
+use crate::manifest::TokenizerInfo;
+use crate::packing::Packing;
+use crate::reader::{BatchPlan, Batches};
+
+fn config(seq_len: usize) -> ReaderConfig {
+    ReaderConfig {
+        split: "train".to_owned(),
+        seq_len,
+        seed: 7,
+        verify: true,
+        packing: Packing::Stream,
+        mask_documents: false,
+    }
+}
+
+/// A dataset of `n` tokens that count up from `first`.
+fn dataset(first: u32, n: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    let rows = vec![(u128::from(first), (first..first + n).collect())];
+    dataset.commit(0, write(&dataset, "train", &[rows])).unwrap();
+    folder
+}
+
+fn component(name: &str, folder: &tempfile::TempDir, weight: f64) -> Component {
+    Component {
+        name: name.to_owned(),
+        dataset: folder.path().to_owned(),
+        version: None,
+        weight,
+        epochs_max: None,
+    }
+}
+
+fn first_tokens(reader: &mut MixtureReader, samples: std::ops::Range<u64>) -> Vec<u32> {
+    let mut sequence = Sequence::default();
+    let mut firsts = Vec::new();
+    for sample in samples {
+        reader.read_sequence(sample, &mut sequence).unwrap();
+        firsts.push(sequence.tokens[0]);
+    }
+    firsts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn each_component_is_read_in_proportion_and_misses_no_sample(
+        weights in prop::collection::vec(0.01..10_f64, 1..9),
+        seed: u64,
+    ) {
+        let n = 40 * BLOCK;
+        let schedule = Schedule::new(&vec![None; weights.len()], &[(0, weights.clone())], seed);
+        prop_assert_eq!(schedule.n_samples(), None);
+        let sum: f64 = weights.iter().sum();
+        let mut seen = vec![Vec::new(); weights.len()];
+        for sample in 0..n {
+            let (component, local) = schedule.locate(sample);
+            seen[component].push(local);
+            if (sample + 1) % BLOCK == 0 {
+                for (locals, weight) in seen.iter().zip(&weights) {
+                    // Each of up to three halvings is off by less than one.
+                    let wanted = weight / sum * (sample + 1) as f64;
+                    prop_assert!((locals.len() as f64 - wanted).abs() < 3.0);
+                }
+            }
+        }
+        for mut locals in seen {
+            locals.sort_unstable();
+            prop_assert_eq!(&locals, &(0..locals.len() as u64).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn limits_and_phases_lose_and_double_no_sample(
+        limits in prop::collection::vec(prop::option::of(1..900_u64), 1..6),
+        phases in prop::collection::vec((1..700_u64, prop::collection::vec(0..5_u32, 6)), 0..4),
+        seed: u64,
+    ) {
+        let n = limits.len();
+        let mut weights = vec![(0, vec![1.0; n])];
+        for (gap, weigh) in phases {
+            let mut weigh: Vec<f64> = weigh.into_iter().map(f64::from).take(n).collect();
+            weigh[0] = weigh[0].max(1.0);
+            weights.push((weights.last().unwrap().0 + gap, weigh));
+        }
+        let schedule = Schedule::new(&limits, &weights, seed);
+        let end = schedule.n_samples().unwrap_or(9000).min(9000);
+        let mut seen = vec![Vec::new(); n];
+        for sample in 0..end {
+            let (component, local) = schedule.locate(sample);
+            let weigh = &weights[weights.partition_point(|(first, _)| *first <= sample) - 1].1;
+            prop_assert!(weigh[component] > 0.0);
+            seen[component].push(local);
+        }
+        for (mut locals, limit) in seen.into_iter().zip(&limits) {
+            locals.sort_unstable();
+            let n = locals.len() as u64;
+            locals.dedup();
+            prop_assert_eq!(locals.len() as u64, n, "some sample came twice");
+            prop_assert!(limit.is_none_or(|limit| n <= limit));
+            // The last block may be read in part.
+            let last = locals.last().map_or(0, |last| last + 1);
+            prop_assert!(last < n + BLOCK);
+            if schedule.n_samples() == Some(end) {
+                prop_assert_eq!(last, n);
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_are_shared_out_anew_where_a_component_is_exhausted() {
+    // By hand: with halves, the 50 samples of the first are used up within 99 to 101 samples; then 1 : 2 of the
+    // others is 1/3 and 2/3, and the second, with 100, lasts for the 25 or so before and 3 · 75 more.
+    let limits = [Some(50), Some(100), None];
+    let schedule = Schedule::new(&limits, &[(0, vec![2.0, 1.0, 1.0])], 3);
+    let changes: Vec<_> = schedule.changes().collect();
+    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert_eq!(changes[0], (0, vec![0, 1, 2]));
+    assert_eq!(changes[1].1, [1, 2]);
+    assert!((98..=101).contains(&changes[1].0), "{changes:?}");
+    assert_eq!(changes[2].1, [2]);
+    assert!((245..=253).contains(&changes[2].0), "{changes:?}");
+    let counts = (0..changes[2].0).fold([0; 3], |mut counts, sample| {
+        counts[schedule.locate(sample).0] += 1;
+        counts
+    });
+    assert_eq!(counts[..2], [50, 100]);
+}
+
+#[test]
+fn a_mixture_of_limited_datasets_ends_after_the_last_sample() {
+    let schedule = Schedule::new(&[Some(30), Some(7)], &[(0, vec![1.0, 1.0])], 1);
+    assert_eq!(schedule.n_samples(), Some(37));
+}
+
+#[test]
+fn no_rank_gets_one_dataset_alone() {
+    // Two halves and two ranks with one sample each: strict turns would give each rank a dataset of its own.
+    let schedule = Schedule::new(&[None, None], &[(0, vec![1.0, 1.0])], 5);
+    let firsts = (0..1000).filter(|step| schedule.locate(step * 2).0 == 0).count();
+    // Binomial with n = 1000, p = 1/2 would be within four standard deviations of 63.
+    assert!((437..=563).contains(&firsts), "{firsts}");
+}
+
+#[test]
+fn reads_each_component_in_its_own_order() {
+    let (a, b) = (dataset(0, 901), dataset(10_000, 301));
+    let components = [component("a", &a, 3.0), component("b", &b, 1.0)];
+    let mut mixture = MixtureReader::open(&components, &[], &config(10)).unwrap();
+    let read = first_tokens(&mut mixture, 0..BLOCK);
+    let mut alone = SequenceReader::open(a.path(), None, config(10)).unwrap();
+    let mut of_a: Vec<_> = read.iter().copied().filter(|token| *token < 10_000).collect();
+    assert!((191..=193).contains(&of_a.len()), "{}", of_a.len());
+    let mut wanted = Vec::new();
+    for sample in 0..of_a.len() as u64 {
+        let mut out = vec![0; 11];
+        alone.read(sample, &mut out).unwrap();
+        wanted.push(out[0]);
+    }
+    of_a.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(of_a, wanted);
+}
+
+#[test]
+fn the_order_is_the_same_for_any_world_and_reading_ahead() {
+    let (a, b) = (dataset(0, 901), dataset(10_000, 301));
+    let components = [component("a", &a, 3.0), component("b", &b, 2.0)];
+    let phase = Phase { first_sample: 100, weights: BTreeMap::from([("a".to_owned(), 0.5)]) };
+    let open = || MixtureReader::open(&components, &[phase.clone()], &config(10)).unwrap();
+    let wanted = first_tokens(&mut open(), 0..360);
+    for (world, ahead) in [(1, 2), (2, 0), (4, 8), (3, 2)] {
+        let mut ranks: Vec<_> = (0..world)
+            .map(|rank| {
+                let plan = BatchPlan { batch: 10, rank, world, next_sample: 0 };
+                Batches::start(Box::new(open()), plan, ahead)
+            })
+            .collect();
+        let mut read = Vec::new();
+        for _ in 0..36 {
+            for rank in &mut ranks {
+                let batch = rank.next().unwrap().unwrap();
+                read.extend(batch.tokens.chunks(11).map(|row| row[0]));
+            }
+        }
+        assert_eq!(read, wanted, "{world} ranks, {ahead} ahead");
+    }
+}
+
+#[test]
+fn resumes_with_the_same_mixture_only() {
+    let (a, b) = (dataset(0, 901), dataset(10_000, 301));
+    let mut components = [component("a", &a, 3.0), component("b", &b, 2.0)];
+    let mixture = MixtureReader::open(&components, &[], &config(10)).unwrap();
+    let state = mixture.state(77);
+    assert_eq!(mixture.resume(&state).unwrap(), 77);
+    components[1].weight = 2.5;
+    let other = MixtureReader::open(&components, &[], &config(10)).unwrap();
+    let error = other.resume(&state).unwrap_err().to_string();
+    assert!(error.contains("`a` version 1, `b` version 1"), "{error}");
+    assert!(error.contains(&state.manifest_hash), "{error}");
+}
+
+#[test]
+fn different_tokenizers_are_refused_by_name() {
+    let tokens_of = |fingerprint: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = Dataset::at(folder.path());
+        let mut manifest = write(&dataset, "train", &[vec![(1, vec![1; 50])]]);
+        manifest.tokenizer = Some(TokenizerInfo {
+            path: "tokenizer.json".to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            n_vocabulary: 10,
+            special: BTreeMap::new(),
+            end_of_document: None,
+        });
+        dataset.commit(0, manifest).unwrap();
+        folder
+    };
+    let (a, b, c) = (tokens_of("aaa"), tokens_of("bbb"), dataset(0, 50));
+    for (other, says) in [(&b, "tokenizer bbb"), (&c, "no tokenizer")] {
+        let components = [component("web", &a, 1.0), component("code", other, 1.0)];
+        let error = MixtureReader::open(&components, &[], &config(10)).unwrap_err().to_string();
+        assert!(error.contains("`web` has tokenizer aaa"), "{error}");
+        assert!(error.contains(&format!("`code` has {says}")), "{error}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let a = dataset(0, 50);
+    let phase = |first_sample, name: &str, weight| Phase {
+        first_sample,
+        weights: BTreeMap::from([(name.to_owned(), weight)]),
+    };
+    let twice = [component("a", &a, 1.0), component("a", &a, 1.0)];
+    let once = [component("a", &a, 1.0)];
+    let negative = [component("a", &a, -1.0)];
+    let never = [Component { epochs_max: Some(0), ..component("a", &a, 1.0) }];
+    for (components, phases, says) in [
+        (&twice[..], vec![], "two datasets are called `a`"),
+        (&negative[..], vec![], "the weight of `a` from sample 0 on is -1"),
+        (&never[..], vec![], "`a` is read 0 times"),
+        (&[], vec![], "no dataset has a weight from sample 0 on"),
+        (&once[..], vec![phase(0, "a", 1.0)], "a phase begins at sample 0"),
+        (&once[..], vec![phase(5, "b", 1.0)], "a phase weighs `b`"),
+        (&once[..], vec![phase(5, "a", 0.0)], "no dataset has a weight from sample 5 on"),
+    ] {
+        let error = MixtureReader::open(components, &phases, &config(10)).unwrap_err().to_string();
+        assert!(error.contains(says), "{says}: {error}");
+    }
+}
