@@ -268,7 +268,11 @@ impl MaskPii {
         {
             return Some(hit);
         }
-        if number.n_digits >= 7 && self.is_on(Kind::Phone) { phone::find(text, &number) } else { None }
+        if number.n_digits >= 7 && self.is_on(Kind::Phone) {
+            phone::find(text, &number)
+        } else {
+            None
+        }
     }
 }
 

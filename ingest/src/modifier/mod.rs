@@ -5,8 +5,10 @@
 
 mod c4_lines;
 pub(crate) mod extract_html;
+mod fix_mojibake;
 mod mask_pii;
 mod normalize;
+mod remove_citations;
 
 pub(crate) mod html;
 
@@ -75,8 +77,14 @@ pub struct ModifierKind {
 }
 
 /// Every modifier, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[ModifierKind] =
-    &[c4_lines::KIND, extract_html::KIND, mask_pii::KIND, normalize::KIND];
+pub const KINDS: &[ModifierKind] = &[
+    c4_lines::KIND,
+    extract_html::KIND,
+    fix_mojibake::KIND,
+    mask_pii::KIND,
+    normalize::KIND,
+    remove_citations::KIND,
+];
 
 /// Returns the modifier called `name`.
 #[must_use]

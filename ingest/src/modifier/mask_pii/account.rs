@@ -64,7 +64,8 @@ pub(super) fn remainder_97(compact: &[u8]) -> u32 {
 /// Length and leading digits of the card networks (ISO/IEC 7812): American Express, Diners, Discover, JCB, Mastercard, Visa. Where a
 /// word says that it is a card, Maestro and the old numbers of JCB too, which are like numbers of anything.
 fn is_issuer(digits: &[u8], is_said: bool) -> bool {
-    let leading = |n: usize| digits[..n].iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit));
+    let leading =
+        |n: usize| digits[..n].iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit));
     match (digits.len(), leading(1)) {
         (13 | 16 | 19, 4) => true,
         (15, 3) => matches!(leading(2), 34 | 37),
@@ -72,7 +73,11 @@ fn is_issuer(digits: &[u8], is_said: bool) -> bool {
         (16, 3) => (3528..=3589).contains(&leading(4)) || (is_said && leading(4) >= 3500),
         (16, 5) if (51..=55).contains(&leading(2)) => true,
         (16, 2) => (2221..=2720).contains(&leading(4)),
-        (16..=19, 6) if leading(4) == 6011 || (644..=649).contains(&leading(3)) || leading(2) == 65 => true,
+        (16..=19, 6)
+            if leading(4) == 6011 || (644..=649).contains(&leading(3)) || leading(2) == 65 =>
+        {
+            true
+        }
         (12..=19, 5 | 6) if is_said => leading(2) == 50 || leading(2) >= 56,
         (15, _) if is_said => matches!(leading(4), 1800 | 2131),
         _ => false,
@@ -81,9 +86,26 @@ fn is_issuer(digits: &[u8], is_said: bool) -> bool {
 
 /// Words that say that a number is one of a card.
 const CARD_WORDS: [&str; 20] = [
-    "card", "cards", "cc", "visa", "master", "mastercard", "amex", "american express", "credit",
-    "creditcard", "debit", "payment", "diners", "discover", "jcb", "maestro", "karte", "kreditkarte",
-    "carte", "tarjeta",
+    "card",
+    "cards",
+    "cc",
+    "visa",
+    "master",
+    "mastercard",
+    "amex",
+    "american express",
+    "credit",
+    "creditcard",
+    "debit",
+    "payment",
+    "diners",
+    "discover",
+    "jcb",
+    "maestro",
+    "karte",
+    "kreditkarte",
+    "carte",
+    "tarjeta",
 ];
 
 /// The number of a payment card that begins at `number`.
@@ -117,7 +139,8 @@ pub(super) fn card(text: &str, number: &Number) -> Option<Hit> {
 /// The runs of digits of `number` that stand one blank or one hyphen apart, always the same.
 fn groups(text: &str, number: &Number) -> Vec<(usize, usize)> {
     let bytes = text.as_bytes();
-    let mark = bytes.get(number.start + number.run).copied().filter(|byte| matches!(byte, b' ' | b'-'));
+    let mark =
+        bytes.get(number.start + number.run).copied().filter(|byte| matches!(byte, b' ' | b'-'));
     let mut groups = vec![(number.start, number.start + number.run)];
     let mut at = number.start + number.run;
     while at < number.end && Some(bytes[at]) == mark {

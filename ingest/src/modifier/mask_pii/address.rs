@@ -6,8 +6,9 @@ use super::{Hit, Kind, char_after, char_before, context_before, has_word, is_wor
 
 /// Endings of files and packages that look like top-level domains.
 const NOT_DOMAINS: [&str; 24] = [
-    "png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "html", "json", "xml", "pdf", "target",
-    "service", "socket", "timer", "mount", "conf", "txt", "php", "yaml", "yml", "so", "java",
+    "png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "html", "json", "xml", "pdf",
+    "target", "service", "socket", "timer", "mount", "conf", "txt", "php", "yaml", "yml", "so",
+    "java",
 ];
 
 /// Bytes before the `@` that RFC 5321 allows.
@@ -45,7 +46,8 @@ fn local_start(text: &str, at: usize) -> usize {
         match c {
             _ if at - place > LOCAL_BYTES_MAX => break,
             'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '%' | '+' | '-' => {}
-            '\'' | '&' if is_inside && char_before(text, place).is_some_and(char::is_alphanumeric) => {}
+            '\'' | '&'
+                if is_inside && char_before(text, place).is_some_and(char::is_alphanumeric) => {}
             _ if is_latin(c) => {}
             _ => break,
         }
@@ -67,7 +69,8 @@ fn domain_length(text: &str) -> Option<usize> {
             break;
         }
         let is_top = (2..=24).contains(&trimmed.len())
-            && (trimmed.bytes().all(|byte| byte.is_ascii_alphabetic()) || trimmed.starts_with("xn--"));
+            && (trimmed.bytes().all(|byte| byte.is_ascii_alphabetic())
+                || trimmed.starts_with("xn--"));
         if at > 0 && is_top {
             length = Some(at + trimmed.len());
         }
@@ -85,14 +88,34 @@ fn domain_length(text: &str) -> Option<usize> {
 /// Words before a dotted number that make it a version or a heading.
 const NOT_ADDRESSES: [&str; 22] = [
     "version", "versions", "ver", "v", "release", "releases", "build", "revision", "section",
-    "sections", "chapter", "clause", "oid", "firmware", "doi", "driver", "figure", "table", "update",
-    "jdk", "jre", "kernel",
+    "sections", "chapter", "clause", "oid", "firmware", "doi", "driver", "figure", "table",
+    "update", "jdk", "jre", "kernel",
 ];
 
 /// Words that say of a dotted number that it is an address.
 const ADDRESS_WORDS: [&str; 22] = [
-    "ip", "ipv4", "address", "addr", "host", "server", "dns", "nameserver", "ping", "gateway",
-    "router", "inet", "from", "client", "connect", "proxy", "listen", "peer", "at", "to", "and", "or",
+    "ip",
+    "ipv4",
+    "address",
+    "addr",
+    "host",
+    "server",
+    "dns",
+    "nameserver",
+    "ping",
+    "gateway",
+    "router",
+    "inet",
+    "from",
+    "client",
+    "connect",
+    "proxy",
+    "listen",
+    "peer",
+    "at",
+    "to",
+    "and",
+    "or",
 ];
 
 /// Octets of versions and headings are small; where all of an address are, something has to say that it is one.
@@ -125,7 +148,8 @@ pub(super) fn ipv4(text: &str, start: usize, takes_private: bool) -> Option<Hit>
     let (before, after) = (char_before(text, start), char_after(text, end));
     let second = after.and_then(|c| char_after(text, end + c.len_utf8()));
     // `:` before a port is no border, and a network in slash notation is nobody's address.
-    let goes_on = matches!(after, Some('.' | '-' | '/')) && second.is_some_and(|c| c.is_ascii_digit());
+    let goes_on =
+        matches!(after, Some('.' | '-' | '/')) && second.is_some_and(|c| c.is_ascii_digit());
     let is_small = address.octets().iter().all(|&octet| octet <= SMALL_OCTET_MAX);
     let is_said = || is_url || has_word(&context_before(text, start, 24), &ADDRESS_WORDS);
     let is_hit = (takes_private || is_public(address))
@@ -166,11 +190,18 @@ pub(super) fn ipv6(text: &str, takes_private: bool, hits: &mut Vec<Hit>) {
     for at in memchr::memchr_iter(b':', bytes) {
         let next = bytes.get(at + 1).copied().unwrap_or(0);
         let last = at.checked_sub(1).map_or(0, |at| bytes[at]);
-        let can_begin = (last.is_ascii_hexdigit() || last == b':') && (next.is_ascii_hexdigit() || next == b':');
+        let can_begin = (last.is_ascii_hexdigit() || last == b':')
+            && (next.is_ascii_hexdigit() || next == b':');
         if at < done || !can_begin {
             continue;
         }
-        let start = at - bytes[done..at].iter().rev().take(4).take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let start = at
+            - bytes[done..at]
+                .iter()
+                .rev()
+                .take(4)
+                .take_while(|byte| byte.is_ascii_hexdigit())
+                .count();
         let length = bytes[start..].iter().take(46).take_while(|byte| is_part(byte)).count();
         let end = start + text[start..start + length].trim_end_matches(['.', ':']).len();
         done = start + length;
@@ -178,7 +209,8 @@ pub(super) fn ipv6(text: &str, takes_private: bool, hits: &mut Vec<Hit>) {
         let end = if text[end..].starts_with("::") { end + 2 } else { end };
         let Ok(address) = text[start..end].parse::<Ipv6Addr>() else { continue };
         let (before, after) = (char_before(text, start), char_after(text, end));
-        let is_free = !is_word(before) && !is_word(after) && before != Some(':') && before != Some('.');
+        let is_free =
+            !is_word(before) && !is_word(after) && before != Some(':') && before != Some('.');
         if is_free && is_personal(address, takes_private) {
             hits.push(Hit { start, end, kind: Kind::IpAddress, rule: "ipv6" });
         }
@@ -190,7 +222,8 @@ pub(super) fn ipv6(text: &str, takes_private: bool, hits: &mut Vec<Hit>) {
 fn is_personal(address: Ipv6Addr, takes_private: bool) -> bool {
     let segments = address.segments();
     let n_set = segments.iter().filter(|&&segment| segment != 0).count();
-    let is_documentation = (segments[0] == 0x2001 && segments[1] == 0x0db8) || segments[0] & 0xfff0 == 0x3ff0;
+    let is_documentation =
+        (segments[0] == 0x2001 && segments[1] == 0x0db8) || segments[0] & 0xfff0 == 0x3ff0;
     let is_reserved = !(0x0100..0xff00).contains(&segments[0]);
     let is_local = (0xfc00..0xfec0).contains(&segments[0]);
     // Outside of 2000::/3 nothing is assigned, but whoever writes eight groups means an address.

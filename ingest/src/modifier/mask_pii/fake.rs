@@ -45,12 +45,15 @@ struct Draws<'a> {
 impl Draws<'_> {
     fn below(&mut self, limit: u64) -> u64 {
         self.n_drawn += 1;
-        xxh3_64_with_seed(self.plain, self.seed ^ self.n_drawn.wrapping_mul(0x9E37_79B9_7F4A_7C15)) % limit
+        xxh3_64_with_seed(self.plain, self.seed ^ self.n_drawn.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+            % limit
     }
 
     /// A sign of the same class: digit, capital, small letter; others stay.
     fn like(&mut self, sign: char) -> char {
-        let mut from = |first: u8, n: u8| char::from(first + u8::try_from(self.below(u64::from(n))).expect("below 26"));
+        let mut from = |first: u8, n: u8| {
+            char::from(first + u8::try_from(self.below(u64::from(n))).expect("below 26"))
+        };
         match sign {
             '0'..='9' => from(b'0', 10),
             'A'..='Z' => from(b'A', 26),
@@ -63,18 +66,30 @@ impl Draws<'_> {
 fn email(plain: &str, draws: &mut Draws<'_>) -> Option<String> {
     let tops = ["com", "net", "org"];
     let is_fake = tops.iter().any(|top| {
-        plain.strip_suffix(&format!("@example.{top}")).is_some_and(|local| local.starts_with("user") && local.len() == 12)
+        plain
+            .strip_suffix(&format!("@example.{top}"))
+            .is_some_and(|local| local.starts_with("user") && local.len() == 12)
     });
     let (local, top) = (draws.below(100_000_000), draws.below(3));
-    (!is_fake).then(|| format!("user{local:08}@example.{}", tops[usize::try_from(top).expect("below 3")]))
+    (!is_fake)
+        .then(|| format!("user{local:08}@example.{}", tops[usize::try_from(top).expect("below 3")]))
 }
 
 fn ip_address(rule: &str, draws: &mut Draws<'_>) -> Option<String> {
     if rule == "ipv6" {
-        return Some(format!("2001:db8:{:x}:{:x}::{:x}", draws.below(65_536), draws.below(65_536), 1 + draws.below(65_535)));
+        return Some(format!(
+            "2001:db8:{:x}:{:x}::{:x}",
+            draws.below(65_536),
+            draws.below(65_536),
+            1 + draws.below(65_535)
+        ));
     }
     let networks = ["192.0.2", "198.51.100", "203.0.113"];
-    Some(format!("{}.{}", networks[usize::try_from(draws.below(3)).expect("below 3")], 1 + draws.below(254)))
+    Some(format!(
+        "{}.{}",
+        networks[usize::try_from(draws.below(3)).expect("below 3")],
+        1 + draws.below(254)
+    ))
 }
 
 fn phone(rule: &str, value: &str, draws: &mut Draws<'_>) -> Option<String> {
@@ -83,7 +98,9 @@ fn phone(rule: &str, value: &str, draws: &mut Draws<'_>) -> Option<String> {
     let national = digits.trim_start_matches("00");
     let is_north_american = match is_international {
         true => national.starts_with('1'),
-        false => digits.len() >= 10 && !digits.starts_with('0') && value.contains(['-', ')', '.', ' ']),
+        false => {
+            digits.len() >= 10 && !digits.starts_with('0') && value.contains(['-', ')', '.', ' '])
+        }
     };
     let is_fake = digits.contains("55501") || digits.contains("1632960");
     let (area, line) = (200 + draws.below(800), draws.below(1000));
@@ -104,7 +121,13 @@ fn in_places(value: &str, signs: &[u8]) -> String {
     let mut signs = signs.iter();
     value
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { signs.next().map_or(c, |&sign| char::from(sign)) } else { c })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                signs.next().map_or(c, |&sign| char::from(sign))
+            } else {
+                c
+            }
+        })
         .collect()
 }
 
@@ -147,7 +170,8 @@ fn national_id(rule: &str, value: &str, draws: &mut Draws<'_>) -> String {
 fn secret(rule: &str, value: &str, draws: &mut Draws<'_>) -> String {
     const END: &str = "EXAMPLE";
     if rule == "private_key" {
-        let (head, rest) = value.split_at(value[5..].find("-----").map_or(value.len(), |at| at + 10));
+        let (head, rest) =
+            value.split_at(value[5..].find("-----").map_or(value.len(), |at| at + 10));
         let tail = rest.rfind("-----END").map_or("", |at| &rest[at..]);
         return format!("{head}\n{END}\n{tail}");
     }

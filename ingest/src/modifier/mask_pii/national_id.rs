@@ -124,8 +124,13 @@ impl Finder {
             return self.find_at(text, number.start - n_letters);
         }
         // `QQ 12 34 56 A`.
-        if number.run == 2 && text[..number.start].ends_with(' ') && letters(number.start - 1) == 2 {
+        if number.run == 2 && text[..number.start].ends_with(' ') && letters(number.start - 1) == 2
+        {
             return self.find_at(text, number.start - 3);
+        }
+        // `X-1234567-L`.
+        if text[..number.start].ends_with('-') && letters(number.start - 1) == 1 {
+            return self.find_at(text, number.start - 2);
         }
         if number.n_digits < 6 { None } else { self.find_at(text, number.start) }
     }
@@ -215,7 +220,7 @@ fn be_rrn(id: &[u8]) -> bool {
     let base = number(&id[..9]);
     // Since 2000, a 2 stands before.
     let is_check = [base, 2_000_000_000 + base].iter().any(|base| 97 - base % 97 == check);
-    is_check && number(&id[2..4]) <= 12 && number(&id[4..6]) <= 31
+    is_check && number(&id[2..4]) <= 12
 }
 
 fn br_cpf(id: &[u8]) -> bool {
@@ -236,7 +241,10 @@ fn is_one_digit(id: &[u8]) -> bool {
 
 fn cl_rut(id: &[u8]) -> bool {
     let (body, check) = id.split_at(id.len() - 1);
-    let sum: u32 = (0..).zip(body.iter().rev()).map(|(at, &byte)| digit(byte) * (4 + (5 + 6 * 2 - at) % 6)).sum();
+    let sum: u32 = (0..)
+        .zip(body.iter().rev())
+        .map(|(at, &byte)| digit(byte) * (4 + (5 + 6 * 2 - at) % 6))
+        .sum();
     b"0123456789K"[(sum % 11) as usize] == check[0]
 }
 
@@ -306,13 +314,20 @@ fn fr_nir(id: &[u8]) -> bool {
     let month = number(&digits[3..5]);
     // Months above 12 stand for an unknown one.
     let is_month = matches!(month, 1..=12 | 20..=42 | 50..=99);
-    matches!(id[0], b'1' | b'2' | b'3' | b'4' | b'7' | b'8') && is_month && 97 - number(&digits[..13]) % 97 == number(&digits[13..])
+    matches!(id[0], b'1' | b'2' | b'3' | b'4' | b'7' | b'8')
+        && is_month
+        && 97 - number(&digits[..13]) % 97 == number(&digits[13..])
 }
 
 /// The prefixes that HMRC gives out (National Insurance Manual, NIM39110).
 fn gb_nino(id: &[u8]) -> bool {
-    let is_never = [b"BG", b"GB", b"KN", b"NK", b"NT", b"TN", b"ZZ"].iter().any(|prefix| id.starts_with(*prefix));
-    !b"DFIQUV".contains(&id[0]) && !b"DFIOQUV".contains(&id[1]) && !is_never && (b'A'..=b'D').contains(&id[8])
+    let is_never = [b"BG", b"GB", b"KN", b"NK", b"NT", b"TN", b"ZZ"]
+        .iter()
+        .any(|prefix| id.starts_with(*prefix));
+    !b"DFIQUV".contains(&id[0])
+        && !b"DFIOQUV".contains(&id[1])
+        && !is_never
+        && (b'A'..=b'D').contains(&id[8])
 }
 
 fn ie_pps(id: &[u8]) -> bool {
@@ -345,7 +360,8 @@ fn in_aadhaar(id: &[u8]) -> bool {
 
 fn it_codice_fiscale(id: &[u8]) -> bool {
     const ODD: [u32; 26] = [
-        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23,
+        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24,
+        23,
     ];
     let value = |byte: u8| u32::from(if byte.is_ascii_digit() { byte - b'0' } else { byte - b'A' });
     let sum: u32 = id[..15]
@@ -353,7 +369,9 @@ fn it_codice_fiscale(id: &[u8]) -> bool {
         .enumerate()
         .map(|(at, &byte)| if at % 2 == 0 { ODD[value(byte) as usize] } else { value(byte) })
         .sum();
-    let Some(month) = b"ABCDEHLMPRST".iter().position(|letter| *letter == id[8]) else { return false };
+    let Some(month) = b"ABCDEHLMPRST".iter().position(|letter| *letter == id[8]) else {
+        return false;
+    };
     is_day_month(number(&id[9..11]) % 40, month as u64 + 1) && b'A' + (sum % 26) as u8 == id[15]
 }
 
@@ -376,7 +394,10 @@ fn mx_curp(id: &[u8]) -> bool {
     };
     let sum: u32 = (0..17).map(|at| value(id[at]) * (18 - at as u32)).sum();
     let is_state = STATES.iter().any(|state| id[11..13] == **state);
-    matches!(id[10], b'H' | b'M') && is_state && is_month_day(&id[6..10]) && (10 - sum % 10) % 10 == digit(id[17])
+    matches!(id[10], b'H' | b'M')
+        && is_state
+        && is_month_day(&id[6..10])
+        && (10 - sum % 10) % 10 == digit(id[17])
 }
 
 fn nl_bsn(id: &[u8]) -> bool {
@@ -399,7 +420,9 @@ fn pl_pesel(id: &[u8]) -> bool {
 
 fn ro_cnp(id: &[u8]) -> bool {
     let check = weighted(id, &[2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9]) % 11;
-    id[0] != b'0' && is_month_day(&id[3..7]) && (if check == 10 { 1 } else { check }) == digit(id[12])
+    id[0] != b'0'
+        && is_month_day(&id[3..7])
+        && (if check == 10 { 1 } else { check }) == digit(id[12])
 }
 
 fn th_pin(id: &[u8]) -> bool {
@@ -423,7 +446,11 @@ fn us_itin(id: &[u8]) -> bool {
 fn us_ssn(id: &[u8]) -> bool {
     let never: [&[u8]; 4] = [b"078051120", b"219099999", b"457555462", b"123456789"];
     let is_area = !id.starts_with(b"000") && !id.starts_with(b"666") && id[0] != b'9';
-    is_area && &id[3..5] != b"00" && &id[5..] != b"0000" && !never.contains(&id) && !is_one_digit(id)
+    is_area
+        && &id[3..5] != b"00"
+        && &id[5..] != b"0000"
+        && !never.contains(&id)
+        && !is_one_digit(id)
 }
 
 #[cfg(test)]

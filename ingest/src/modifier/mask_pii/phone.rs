@@ -59,7 +59,9 @@ pub(super) fn find(text: &str, number: &Number) -> Option<Hit> {
     {
         return hit(start, end, "phone_international");
     }
-    if let Some(end) = north_american(text, &groups).or_else(|| trunk(text, &groups, start < number.start)) {
+    if let Some(end) =
+        north_american(text, &groups).or_else(|| trunk(text, &groups, start < number.start))
+    {
         return hit(start, end, "phone");
     }
     let end = said(text, start, &groups)?;
@@ -72,7 +74,8 @@ fn groups(text: &str, number: &Number) -> Vec<Group> {
     let mut at = number.start + number.run;
     let mut groups = vec![Group { start: number.start, end: at, mark: "" }];
     while at < number.end {
-        let n_marks = bytes[at..number.end].iter().take_while(|byte| !byte.is_ascii_digit()).count();
+        let n_marks =
+            bytes[at..number.end].iter().take_while(|byte| !byte.is_ascii_digit()).count();
         let mark = match &text[at..at + n_marks] {
             " " => " ",
             "-" | " - " => "-",
@@ -95,7 +98,8 @@ fn groups(text: &str, number: &Number) -> Vec<Group> {
 fn without_prefix(groups: &[Group]) -> Vec<Group> {
     let first = &groups[0];
     let rest = groups[1..].iter().map(|group| Group { mark: group.mark, ..*group });
-    let head = (first.len() > 2).then(|| Group { start: first.start + 2, end: first.end, mark: "" });
+    let head =
+        (first.len() > 2).then(|| Group { start: first.start + 2, end: first.end, mark: "" });
     head.into_iter().chain(rest).collect()
 }
 
@@ -146,7 +150,8 @@ fn north_american(text: &str, groups: &[Group]) -> Option<usize> {
         [3, 7, ..] if groups[1].mark == ")" => 2,
         _ => return None,
     };
-    let digits: String = groups[..n_groups].iter().map(|group| &text[group.start..group.end]).collect();
+    let digits: String =
+        groups[..n_groups].iter().map(|group| &text[group.start..group.end]).collect();
     let marks: Vec<&str> = groups[1..n_groups].iter().map(|group| group.mark).collect();
     let is_written = match marks.as_slice() {
         [")" | ")-", ..] => true,
@@ -169,22 +174,71 @@ fn trunk(text: &str, groups: &[Group], has_parenthesis: bool) -> Option<usize> {
         && (has(" ") || has(".") || has("-"))
         && text.as_bytes()[groups[0].start + 1] != b'0';
     let n_digits: usize = groups.iter().map(Group::len).sum();
-    let is_area = has_parenthesis && has(")") && (9..=12).contains(&n_digits) && (2..=6).contains(&groups[0].len());
+    let is_area = has_parenthesis
+        && has(")")
+        && (9..=12).contains(&n_digits)
+        && (2..=6).contains(&groups[0].len());
     (is_pairs || is_area).then(|| groups[groups.len() - 1].end)
 }
 
 /// Words that a number stands behind, or before, when it is one to call, in the languages of the web's larger parts.
 const PHONE_WORDS: [&str; 38] = [
-    "phone", "phones", "telephone", "tel", "telephon", "telefon", "téléphone", "telefono", "teléfono",
-    "telefone", "telefoon", "telefax", "fax", "mobile", "mobil", "móvil", "mob", "cell", "cellphone",
-    "handy", "gsm", "whatsapp", "hotline", "helpline", "toll-free", "toll free", "landline", "тел",
-    "电话", "電話", "전화", "call us", "call me", "sms", "text me", "text us", "ring me", "dial",
+    "phone",
+    "phones",
+    "telephone",
+    "tel",
+    "telephon",
+    "telefon",
+    "téléphone",
+    "telefono",
+    "teléfono",
+    "telefone",
+    "telefoon",
+    "telefax",
+    "fax",
+    "mobile",
+    "mobil",
+    "móvil",
+    "mob",
+    "cell",
+    "cellphone",
+    "handy",
+    "gsm",
+    "whatsapp",
+    "hotline",
+    "helpline",
+    "toll-free",
+    "toll free",
+    "landline",
+    "тел",
+    "电话",
+    "電話",
+    "전화",
+    "call us",
+    "call me",
+    "sms",
+    "text me",
+    "text us",
+    "ring me",
+    "dial",
 ];
 
 /// Words that say the same of a number in groups, and too little of a bare one.
 const TALK_WORDS: [&str; 14] = [
-    "call", "calls", "called", "calling", "message", "messages", "answering", "answer", "contact", "desk",
-    "office", "reach", "registered", "home",
+    "call",
+    "calls",
+    "called",
+    "calling",
+    "message",
+    "messages",
+    "answering",
+    "answer",
+    "contact",
+    "desk",
+    "office",
+    "reach",
+    "registered",
+    "home",
 ];
 
 /// Where a number ends that only the words around it tell from others.
@@ -198,7 +252,8 @@ fn said(text: &str, start: usize, groups: &[Group]) -> Option<usize> {
     let before = context_before(text, start, 40);
     // Words of the same line or of the label above it, and none with another number between.
     let before = before.rsplit(|c: char| c.is_ascii_digit()).next().unwrap_or("");
-    let before = before.rsplitn(3, '\n').take(2).fold(String::new(), |all, line| format!("{line} {all}"));
+    let before =
+        before.rsplitn(3, '\n').take(2).fold(String::new(), |all, line| format!("{line} {all}"));
     let after = context_after(text, end, 12);
     let after = after.trim_start_matches([' ', '-', '(', ',', '\t']);
     let follows = |words: &[&str]| {
@@ -214,13 +269,13 @@ fn said(text: &str, start: usize, groups: &[Group]) -> Option<usize> {
 
 /// Whether the groups are a day, or two years.
 fn is_date(text: &str, groups: &[Group]) -> bool {
-    let values: Vec<u32> =
-        groups.iter().map(|group| text[group.start..group.end].parse().unwrap_or(u32::MAX)).collect();
+    let values: Vec<u32> = groups
+        .iter()
+        .map(|group| text[group.start..group.end].parse().unwrap_or(u32::MAX))
+        .collect();
     let is_year = |value: u32| (1500..2200).contains(&value);
     match values.as_slice() {
-        [a, b, c] => {
-            (is_year(*a) && *b <= 12 && *c <= 31) || (is_year(*c) && *a <= 31 && *b <= 31)
-        }
+        [a, b, c] => (is_year(*a) && *b <= 12 && *c <= 31) || (is_year(*c) && *a <= 31 && *b <= 31),
         [a, b] => is_year(*a) && is_year(*b) && groups.iter().all(|group| group.len() == 4),
         _ => false,
     }
@@ -230,7 +285,9 @@ fn is_date(text: &str, groups: &[Group]) -> bool {
 fn extension(text: &str) -> usize {
     let trimmed = text.trim_start_matches(' ');
     let n_blanks = text.len() - trimmed.len();
-    let n_mark = ["extension ", "ext. ", "ext.", "ext ", "x"].iter().find(|mark| trimmed.starts_with(**mark));
+    let n_mark = ["extension ", "ext. ", "ext.", "ext ", "x"]
+        .iter()
+        .find(|mark| trimmed.starts_with(**mark));
     let Some(mark) = n_mark.filter(|_| n_blanks <= 1) else { return 0 };
     let rest = trimmed[mark.len()..].trim_start_matches(' ');
     let n_digits = rest.bytes().take_while(u8::is_ascii_digit).count();

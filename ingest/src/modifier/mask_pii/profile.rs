@@ -13,7 +13,8 @@ use super::{Config, Hit, Kind, Replacement};
 
 /// What stands for datatrove's e-mail and IP addresses, in turn (`PIIFormatter`).
 pub(super) fn datatrove() -> Config {
-    let in_turn = |list: &[&str]| Replacement::InTurn(list.iter().map(|&text| text.to_owned()).collect());
+    let in_turn =
+        |list: &[&str]| Replacement::InTurn(list.iter().map(|&text| text.to_owned()).collect());
     Config {
         profile: "datatrove".to_owned(),
         email: in_turn(&["email@example.com", "firstname.lastname@example.org"]),
@@ -70,7 +71,9 @@ static DATATROVE_EMAIL: LazyLock<Regex> = LazyLock::new(|| {
 
 /// datatrove's and dolma's, without borders.
 static IP: LazyLock<Regex> = LazyLock::new(|| {
-    regex(r"(?:(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)\.){3}(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)")
+    regex(
+        r"(?:(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)\.){3}(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)",
+    )
 });
 
 /// datatrove replaces addresses of mail first and looks for others in what is left.
@@ -92,7 +95,12 @@ pub(super) fn datatrove_hits(text: &str, only_public: bool) -> Vec<Hit> {
         for found in DATATROVE_EMAIL.find_iter(text) {
             addresses(at, found.start(), &mut hits);
             at = found.end();
-            hits.push(Hit { start: found.start(), end: found.end(), kind: Kind::Email, rule: "email" });
+            hits.push(Hit {
+                start: found.start(),
+                end: found.end(),
+                kind: Kind::Email,
+                rule: "email",
+            });
         }
     }
     addresses(at, text.len(), &mut hits);

@@ -39,13 +39,27 @@ const RULES: &[Rule] = &[
     Rule { name: "shopify_token", beginnings: &["shpat_", "shpca_", "shppa_", "shpss_"], pattern: r"^shp(?:at|ca|pa|ss)_[0-9A-Fa-f]{32}" },
     Rule { name: "digitalocean_token", beginnings: &["dop_v1_", "doo_v1_", "dor_v1_"], pattern: r"^do[opr]_v1_[0-9a-f]{64}" },
     Rule { name: "jwt", beginnings: &["eyJ"], pattern: r"^eyJ[0-9A-Za-z_-]{14,}\.eyJ[0-9A-Za-z_-]{14,}\.[0-9A-Za-z_-]{10,}" },
-    Rule { name: "private_key", beginnings: &["-----BEGIN"], pattern: r"^-----BEGIN[ A-Z0-9]{0,40} PRIVATE KEY(?: BLOCK)?-----[\s\S]{64,16000}?-----END[ A-Z0-9]{0,40} PRIVATE KEY(?: BLOCK)?-----" },
+    Rule { name: "private_key", beginnings: &["-----BEGIN"], pattern: r"^-----BEGIN[ A-Z0-9]{0,40} PRIVATE KEY(?: BLOCK)?-----" },
 ];
 
 /// Names whose value is secret.
 const NAMES: [&str; 17] = [
-    "api_key", "apikey", "api-key", "access_key", "accesskey", "secret", "token", "password", "passwd",
-    "auth_key", "authkey", "private_key", "credential", "client_key", "signing_key", "encryption_key",
+    "api_key",
+    "apikey",
+    "api-key",
+    "access_key",
+    "accesskey",
+    "secret",
+    "token",
+    "password",
+    "passwd",
+    "auth_key",
+    "authkey",
+    "private_key",
+    "credential",
+    "client_key",
+    "signing_key",
+    "encryption_key",
     "account_key",
 ];
 
@@ -100,12 +114,24 @@ fn key(text: &str, start: usize, rule: &Rule, beginning: &str, pattern: &Regex) 
     if !rest.starts_with(beginning) || is_word(char_before(text, start)) {
         return None;
     }
-    let end = start + pattern.find(rest)?.end();
-    let value = &text[start + beginning.len()..end];
     let is_block = rule.name == "private_key";
+    let length = pattern.find(rest)?.end();
+    let end = start + if is_block { block_end(rest, length)? } else { length };
+    let value = &text[start + beginning.len()..end];
     let is_free = is_block || !is_word(char_after(text, end));
     let is_key = is_block || (bits(value) >= KEY_BITS_MIN && !is_placeholder(value));
     (is_free && is_key).then_some(Hit { start, end, kind: Kind::Secret, rule: rule.name })
+}
+
+/// Signs of a key block that are worth a hit, and of the largest keys in use.
+const BLOCK_BYTES: std::ops::Range<usize> = 64..16_384;
+
+/// Where the block ends whose first line has `head` bytes: behind the line that closes it.
+fn block_end(rest: &str, head: usize) -> Option<usize> {
+    let body = &rest[head..rest.floor_char_boundary(rest.len().min(head + BLOCK_BYTES.end))];
+    let close = memchr::memmem::find(body.as_bytes(), b"-----END")?;
+    let label = body[close + 8..].find("-----")?;
+    (close >= BLOCK_BYTES.start && label <= 40).then_some(head + close + 8 + label + 5)
 }
 
 /// The value assigned to the name that ends at `at`.
@@ -116,7 +142,9 @@ fn assigned(text: &str, at: usize) -> Option<Hit> {
     let n_digits = has(u8::is_ascii_digit);
     let is_mixed = n_digits >= 2 && has(u8::is_ascii_alphabetic) >= 4;
     // Calls, members and paths are code that fetches a secret.
-    let is_code = signs.contains("..") || signs.starts_with(['.', '$', '%', '/', '-', '&', '@', '*']) || signs.matches('.').count() > 2;
+    let is_code = signs.contains("..")
+        || signs.starts_with(['.', '$', '%', '/', '-', '&', '@', '*'])
+        || signs.matches('.').count() > 2;
     let is_secret = is_mixed && !is_code && bits(signs) >= VALUE_BITS_MIN && !is_placeholder(signs);
     is_secret.then(|| Hit {
         start: at + value.start(),
@@ -129,9 +157,22 @@ fn assigned(text: &str, at: usize) -> Option<Hit> {
 /// Words of documentation in place of a key.
 fn is_placeholder(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
-    ["example", "your", "xxxx", "changeme", "placeholder", "dummy", "redacted", "12345678", "abcdef", "insert", "sample", "replace"]
-        .iter()
-        .any(|word| lower.contains(word))
+    [
+        "example",
+        "your",
+        "xxxx",
+        "changeme",
+        "placeholder",
+        "dummy",
+        "redacted",
+        "12345678",
+        "abcdef",
+        "insert",
+        "sample",
+        "replace",
+    ]
+    .iter()
+    .any(|word| lower.contains(word))
 }
 
 /// Shannon entropy of the signs of `value`, in bits per sign.
@@ -139,5 +180,10 @@ fn bits(value: &str) -> f64 {
     let mut counts = [0u32; 256];
     value.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
     let n = value.len() as f64;
-    counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count) / n).map(|p| -p * p.log2()).sum()
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| f64::from(count) / n)
+        .map(|p| -p * p.log2())
+        .sum()
 }

@@ -130,7 +130,10 @@ fn masks_keys_and_secrets() {
     }
     check("API_KEY = 'q8Zt4Rw3NvX7bLpYc2Md'", "API_KEY = '<KEY>'");
     check("{\"client_secret\": \"q8Zt4Rw3NvX7bLpYc2Md\"}", "{\"client_secret\": \"<KEY>\"}");
-    let block = format!("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----", "MIIEpAIB".repeat(20));
+    let block = format!(
+        "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----",
+        "MIIEpAIB".repeat(20)
+    );
     check(&format!("a\n{block}\nb"), "a\n<KEY>\nb");
     for text in [
         "AKIAIOSFODNN7EXAMPLE",
@@ -184,10 +187,16 @@ fn fakes_are_the_same_for_the_same_value_and_nobodys() {
     assert_eq!(phone.matches("555-01").count(), 2, "{phone}");
     assert!(phone.ends_with("+44 1632 960") || phone.contains("+44 1632 960"), "{phone}");
     assert!(account.starts_with("9999 ") && account.contains("and XX"), "{account}");
-    assert!(!id.contains("536-90-4399") && !id.contains("54362315K") && id.ends_with("EXAMPLE"), "{id}");
+    assert!(
+        !id.contains("536-90-4399") && !id.contains("54362315K") && id.ends_with("EXAMPLE"),
+        "{id}"
+    );
     // A second time changes nothing: what is made up is known as such.
     let again = modified(&KIND, "mode = 'fake'\nseed = 7", &[&mail, &ip, &phone, &account, &id]);
-    assert_eq!((0..5).map(|row| again.text.value(row)).collect::<Vec<_>>(), [mail, ip, phone, account, id]);
+    assert_eq!(
+        (0..5).map(|row| again.text.value(row)).collect::<Vec<_>>(),
+        [mail, ip, phone, account, id]
+    );
     let other = modified(&KIND, "mode = 'fake'\nseed = 8", &texts);
     assert_ne!(other.text.value(0), once.text.value(0), "another seed, another name");
 }
@@ -203,7 +212,8 @@ fn refuses_unknown_profiles_and_modes() {
 #[test]
 fn finds_what_datatrove_and_dolma_find() {
     // Texts and replacements of `PIIFormatter` and of the tagger, run on these strings.
-    let datatrove = |text: &str, expected: &str| check_with("profile = 'datatrove'", text, expected);
+    let datatrove =
+        |text: &str, expected: &str| check_with("profile = 'datatrove'", text, expected);
     datatrove(
         "a@b.org, c@d.org, e@f.org at 8.8.8.8 and 10.0.0.1, JDK 17.0.4.1",
         "email@example.com, firstname.lastname@example.org, email@example.com at 22.214.171.124 and 10.0.0.1, JDK 126.96.36.199",

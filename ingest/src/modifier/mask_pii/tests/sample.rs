@@ -52,10 +52,13 @@ fn check_sentences(name: &str) {
         let (mut n_true, mut n_found, mut n_hits, mut n_right) = (0, 0, 0, 0);
         for (text, spans) in &sentences {
             let spans: Vec<_> = spans.iter().filter(|span| span.0 == label).collect();
-            let hits: Vec<Hit> = masker.hits(text).0.into_iter().filter(|hit| hit.kind == kind).collect();
+            let hits: Vec<Hit> =
+                masker.hits(text).0.into_iter().filter(|hit| hit.kind == kind).collect();
             // The whole of the span, and nothing beyond a mark on either side.
             let is_same = |hit: &Hit, span: &(String, usize, usize)| {
-                hit.start <= span.1 && span.2 <= hit.end && hit.end - hit.start <= span.2 - span.1 + 2
+                hit.start <= span.1
+                    && span.2 <= hit.end
+                    && hit.end - hit.start <= span.2 - span.1 + 2
             };
             n_true += spans.len();
             n_hits += hits.len();
@@ -65,8 +68,10 @@ fn check_sentences(name: &str) {
             for hit in hits.iter().filter(|hit| !spans.iter().any(|span| is_same(hit, span))) {
                 eprintln!("  wrong {}: {:?} in {text:?}", hit.rule, &text[hit.start..hit.end]);
             }
-            n_found += spans.iter().filter(|span| hits.iter().any(|hit| is_same(hit, span))).count();
-            n_right += hits.iter().filter(|hit| spans.iter().any(|span| is_same(hit, span))).count();
+            n_found +=
+                spans.iter().filter(|span| hits.iter().any(|hit| is_same(hit, span))).count();
+            n_right +=
+                hits.iter().filter(|hit| spans.iter().any(|span| is_same(hit, span))).count();
         }
         eprintln!("{label}: {n_found} of {n_true} found, {n_right} of {n_hits} hits right");
         all_true += n_true;
@@ -96,7 +101,9 @@ fn finds_what_was_planted_in_the_corpus() {
         eprintln!("skipped: GRISTMILL_CORPUS names no corpus");
         return;
     };
-    let json = |line: std::io::Result<String>| -> serde_json::Value { serde_json::from_str(&line.unwrap()).unwrap() };
+    let json = |line: std::io::Result<String>| -> serde_json::Value {
+        serde_json::from_str(&line.unwrap()).unwrap()
+    };
     let truth = BufReader::new(std::fs::File::open(corpus.join("truth_pii.jsonl")).unwrap());
     let truth: std::collections::HashMap<String, (String, String)> = truth
         .lines()
@@ -106,12 +113,16 @@ fn finds_what_was_planted_in_the_corpus() {
             (field("id"), (field("kind"), field("value")))
         })
         .collect();
-    let masker = |config: &str| MaskPii::new(Config::read(&config.parse().unwrap()).unwrap()).unwrap();
+    let masker =
+        |config: &str| MaskPii::new(Config::read(&config.parse().unwrap()).unwrap()).unwrap();
     let (plain, private) = (masker(""), masker("private_addresses = true"));
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     let mut found = std::collections::BTreeMap::<&str, (usize, usize, usize)>::new();
     let wanted = std::env::var("GRISTMILL_SHOW_HITS").ok();
-    let mut paths: Vec<_> = std::fs::read_dir(corpus.join("text/documents")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> = std::fs::read_dir(corpus.join("text/documents"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
     for path in paths {
         let file = flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap());
@@ -123,11 +134,19 @@ fn finds_what_was_planted_in_the_corpus() {
                 if wanted.as_deref().is_some_and(|wanted| wanted == "all" || wanted == hit.rule) {
                     let from = text.floor_char_boundary(hit.start.saturating_sub(40));
                     let to = text.ceil_char_boundary((hit.end + 30).min(text.len()));
-                    eprintln!("HIT {} {:?} {:?} {:?}", hit.rule, &text[from..hit.start], &text[hit.start..hit.end], &text[hit.end..to]);
+                    eprintln!(
+                        "HIT {} {:?} {:?} {:?}",
+                        hit.rule,
+                        &text[from..hit.start],
+                        &text[hit.start..hit.end],
+                        &text[hit.end..to]
+                    );
                 }
             }
             let Some((kind, value)) = truth.get(row["id"].as_str().unwrap()) else { continue };
-            let holds = |hits: &[Hit]| usize::from(hits.iter().any(|hit| text[hit.start..hit.end] == **value));
+            let holds = |hits: &[Hit]| {
+                usize::from(hits.iter().any(|hit| text[hit.start..hit.end] == **value))
+            };
             let entry = found.entry(kind).or_default();
             *entry = (entry.0 + 1, entry.1 + holds(&hits), entry.2 + holds(&private.hits(text).0));
         }
