@@ -21,8 +21,8 @@ pub(super) fn email(text: &str, at: usize) -> Option<Hit> {
     let end = at + 1 + domain_length(&text[at + 1..])?;
     // The user of an address with a scheme, and the key that opens a repository, reach nobody.
     let before = &text[..start];
-    let word_start = before.rfind(char::is_whitespace).map_or(0, |space| space + 1);
-    let is_url = before[word_start..].contains("://");
+    let word = before.rsplit(char::is_whitespace).next().unwrap_or("");
+    let is_url = word.contains("://");
     let is_repository = local == "git" && text[end..].starts_with([':', '/']);
     let is_dotted_well = !local.ends_with('.') && !local.contains("..");
     (!local.is_empty() && is_dotted_well && !is_url && !is_repository).then_some(Hit {
