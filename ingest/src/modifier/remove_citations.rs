@@ -148,8 +148,8 @@ fn wikipedia(text: &str, open: usize, inside: &str, end: usize, follows: bool) -
         follows || before.is_alphanumeric() || ".,;:!?\"'”“’»)%。，、".contains(before);
     // A call, a member, a chain of indices, an assignment: code.
     let goes_on = after.is_some_and(|c| c.is_alphanumeric() || "_(=.'\"`{".contains(c));
-    let goes_on = goes_on
-        && !(after == Some('.') && !text[end + 1..].starts_with(|c: char| c.is_alphanumeric()));
+    let is_sentence_end = after == Some('.') && !text[end + 1..].starts_with(char::is_alphanumeric);
+    let goes_on = goes_on && !is_sentence_end;
     (is_attached && !goes_on && !is_in_code(text, open)).then_some(Mark {
         start: open,
         end,

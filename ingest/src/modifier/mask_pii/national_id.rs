@@ -392,7 +392,8 @@ fn mx_curp(id: &[u8]) -> bool {
         b'A'..=b'N' => u32::from(byte - b'A') + 10,
         _ => u32::from(byte - b'A') + 11,
     };
-    let sum: u32 = (0..17).map(|at| value(id[at]) * (18 - at as u32)).sum();
+    let sum: u32 =
+        id[..17].iter().zip((2..=18).rev()).map(|(&byte, weight)| value(byte) * weight).sum();
     let is_state = STATES.iter().any(|state| id[11..13] == **state);
     matches!(id[10], b'H' | b'M')
         && is_state

@@ -46,6 +46,9 @@ fn masks_public_ip_addresses() {
         "1.3.6.1.4.1 is an identifier",
         "see section 3.20.1.1",
         "4.2.1.1 Overview",
+        "Runtime Tools 2.11.2.1",
+        "The address.\n\n9.2.1.1. Keys",
+        "13-Jun-2003::12:01:15",
         "256.1.1.1 1.2.3.04",
         "::1 12:30:45 a::b std::io 2001:db8::1 fe80::1",
     ] {
@@ -70,6 +73,8 @@ fn masks_phone_numbers_by_their_form() {
         "(123) 456-7890",
         "+1 123-456-7890",
         "f(2125550142)",
+        "<Buffer 01 02 03 04 05> 66 00 68 00 71 00",
+        "724 768 810 849 2887 923",
     ] {
         check(text, text);
     }
