@@ -183,10 +183,17 @@ fn is_in_code(text: &str, at: usize) -> bool {
     let line = &text[start..end];
     let word =
         text[start..at].rsplit(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or("");
+    // `f(x)[1]` is an index, `(as some say)[1]` a mark.
+    let before = &text[start..at];
+    let is_call = before.ends_with(')')
+        && before.rfind('(').is_some_and(|open| {
+            before[..open].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+        });
     let is_name = word.contains('_') || (word.len() < 2 && !word.is_empty() && word.is_ascii());
     let is_code = line.trim_end().ends_with([';', '{', '}'])
         || ["==", "->", "::", "=>", "();", " = ", "</"].iter().any(|mark| line.contains(mark));
-    is_name || is_code
+    let is_list = ["[[", "],[", "], ["].iter().any(|mark| line.contains(mark));
+    is_name || is_call || is_list || is_code
 }
 
 #[cfg(test)]
@@ -224,6 +231,7 @@ mod tests {
             "As [1] shows.\n[1] Smith, J. 2001.",
             "see [edit](http://b.org)",
             "matrix[1][2].value is set",
+            "m: [[2,4],[5,6]], f(x)[1], str.data()[4]",
         ] {
             let kept = text.replace("so.[1]", "so.");
             check("", text, &kept);
