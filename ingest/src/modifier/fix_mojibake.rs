@@ -57,7 +57,8 @@ impl Modifier for FixMojibake {
         for row in 0..texts.len() {
             let text = texts.value(row);
             let n_edits = edits.len();
-            let fixed = if text.is_ascii() { String::new() } else { self.fix(text, row, &mut edits) };
+            let fixed =
+                if text.is_ascii() { String::new() } else { self.fix(text, row, &mut edits) };
             out.append_value(if edits.len() > n_edits { &fixed } else { text });
         }
         let text = if edits.is_empty() { texts.clone() } else { out.finish() };
@@ -77,7 +78,9 @@ impl FixMojibake {
             let mut rest = line;
             while !rest.is_empty() {
                 let cut = match rest.len() > LINE_CHARS_MAX {
-                    true => rest.char_indices().nth(LINE_CHARS_MAX).map_or(rest.len(), |(at, _)| at),
+                    true => {
+                        rest.char_indices().nth(LINE_CHARS_MAX).map_or(rest.len(), |(at, _)| at)
+                    }
                     false => rest.len(),
                 };
                 let (part, tail) = rest.split_at(cut);
@@ -154,7 +157,8 @@ impl FixMojibake {
         while let Some(found) = PATTERNS.utf8.find_at(text, from) {
             let before = text[..found.start()].chars().next_back();
             let mut buffer = [0; 4];
-            if before.is_some_and(|c| PATTERNS.not_before_utf8.is_match(c.encode_utf8(&mut buffer))) {
+            if before.is_some_and(|c| PATTERNS.not_before_utf8.is_match(c.encode_utf8(&mut buffer)))
+            {
                 // A garble goes on here; it may end before the match does.
                 from = found.start() + found.as_str().chars().next().map_or(1, char::len_utf8);
                 continue;
@@ -202,7 +206,8 @@ struct Patterns {
 static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     let table = include_str!("../../data/ftfy-patterns.tsv");
     let pattern = |name: &str| {
-        let line = table.lines().filter_map(|line| line.split_once('\t')).find(|(key, _)| *key == name);
+        let line =
+            table.lines().filter_map(|line| line.split_once('\t')).find(|(key, _)| *key == name);
         let (_, pattern) = line.expect("a pattern of `ftfy-patterns.tsv`");
         regex::RegexBuilder::new(pattern)
             .dfa_size_limit(32 << 20)
@@ -239,7 +244,8 @@ static ENCODINGS: LazyLock<Vec<Encoding>> = LazyLock::new(|| {
     let code = |hex: &str| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32);
     let encoding = |line: &'static str| {
         let (name, chars) = line.split_once('\t').expect("two columns in `ftfy-charmaps.tsv`");
-        let upper: Vec<char> = chars.split(' ').map(|hex| code(hex).expect("a character")).collect();
+        let upper: Vec<char> =
+            chars.split(' ').map(|hex| code(hex).expect("a character")).collect();
         let bytes = upper.iter().copied().zip(0x80..=0xff).collect();
         Encoding { name, is_sloppy: name.starts_with("sloppy-"), upper, bytes }
     };
@@ -322,10 +328,22 @@ fn joined_surrogates(bytes: &[u8]) -> Vec<u8> {
                 out.push(0);
                 2
             }
-            [0xed, a @ 0xa0..=0xaf, b @ 0x80..=0xbf, 0xed, c @ 0xb0..=0xbf, d @ 0x80..=0xbf, ..] => {
+            [
+                0xed,
+                a @ 0xa0..=0xaf,
+                b @ 0x80..=0xbf,
+                0xed,
+                c @ 0xb0..=0xbf,
+                d @ 0x80..=0xbf,
+                ..,
+            ] => {
                 let bits = |byte: u8, mask: u8| u32::from(byte & mask);
-                let code = (bits(a, 0x0f) << 16) + (bits(b, 0x3f) << 10) + (bits(c, 0x0f) << 6) + bits(d, 0x3f);
-                let c = char::from_u32(code + 0x1_0000).expect("above the surrogates, below 11 0000");
+                let code = (bits(a, 0x0f) << 16)
+                    + (bits(b, 0x3f) << 10)
+                    + (bits(c, 0x0f) << 6)
+                    + bits(d, 0x3f);
+                let c =
+                    char::from_u32(code + 0x1_0000).expect("above the surrogates, below 11 0000");
                 out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 6
             }
@@ -378,7 +396,8 @@ mod tests {
     fn says_what_changed_in_which_line() {
         let fixed = modified(&KIND, "", &["fine\nthe cafÃ© there\nfine"]);
         assert_eq!(fixed.text.value(0), "fine\nthe café there\nfine");
-        let edit = Edit { row: 0, start: 12, end: 16, rule: "mojibake", replacement: "é".to_owned() };
+        let edit =
+            Edit { row: 0, start: 12, end: 16, rule: "mojibake", replacement: "é".to_owned() };
         assert_eq!(fixed.edits, [edit]);
     }
 }

@@ -5,9 +5,11 @@
 
 mod c4_lines;
 pub mod extract_html;
+mod fix_mojibake;
 mod mask_pii;
 mod normalize;
 mod refinedweb_lines;
+mod remove_citations;
 
 pub(crate) mod html;
 
@@ -76,8 +78,15 @@ pub struct ModifierKind {
 }
 
 /// Every modifier, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[ModifierKind] =
-    &[c4_lines::KIND, extract_html::KIND, mask_pii::KIND, normalize::KIND, refinedweb_lines::KIND];
+pub const KINDS: &[ModifierKind] = &[
+    c4_lines::KIND,
+    extract_html::KIND,
+    fix_mojibake::KIND,
+    mask_pii::KIND,
+    normalize::KIND,
+    refinedweb_lines::KIND,
+    remove_citations::KIND,
+];
 
 /// Returns the modifier called `name`.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Hit, Kind, char_after, char_before, context_before, has_word, is_word};
+use super::{Hit, Kind, char_after, char_before, is_word};
 
 /// Endings of files and packages that look like top-level domains.
 const NOT_DOMAINS: [&str; 24] = [
@@ -21,8 +21,8 @@ pub(super) fn email(text: &str, at: usize) -> Option<Hit> {
     let end = at + 1 + domain_length(&text[at + 1..])?;
     // The user of an address with a scheme, and the key that opens a repository, reach nobody.
     let before = &text[..start];
-    let word_start = before.rfind(char::is_whitespace).map_or(0, |space| space + 1);
-    let is_url = before[word_start..].contains("://");
+    let word = before.rsplit(char::is_whitespace).next().unwrap_or("");
+    let is_url = word.contains("://");
     let is_repository = local == "git" && text[end..].starts_with([':', '/']);
     let is_dotted_well = !local.ends_with('.') && !local.contains("..");
     (!local.is_empty() && is_dotted_well && !is_url && !is_repository).then_some(Hit {
@@ -93,9 +93,10 @@ const NOT_ADDRESSES: [&str; 22] = [
 ];
 
 /// Words that say of a dotted number that it is an address.
-const ADDRESS_WORDS: [&str; 22] = [
+const ADDRESS_WORDS: [&str; 21] = [
     "ip",
     "ipv4",
+    "ip4",
     "address",
     "addr",
     "host",
@@ -107,15 +108,13 @@ const ADDRESS_WORDS: [&str; 22] = [
     "router",
     "inet",
     "from",
+    "to",
     "client",
     "connect",
     "proxy",
     "listen",
     "peer",
-    "at",
-    "to",
-    "and",
-    "or",
+    "a",
 ];
 
 /// Octets of versions and headings are small; where all of an address are, something has to say that it is one.
@@ -151,7 +150,9 @@ pub(super) fn ipv4(text: &str, start: usize, takes_private: bool) -> Option<Hit>
     let goes_on =
         matches!(after, Some('.' | '-' | '/')) && second.is_some_and(|c| c.is_ascii_digit());
     let is_small = address.octets().iter().all(|&octet| octet <= SMALL_OCTET_MAX);
-    let is_said = || is_url || has_word(&context_before(text, start, 24), &ADDRESS_WORDS);
+    let line = text[..start].rsplit('\n').next().unwrap_or("").to_lowercase();
+    let mut words = line.rsplit(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let mut is_said = || is_url || words.by_ref().take(3).any(|word| ADDRESS_WORDS.contains(&word));
     let is_hit = (takes_private || is_public(address))
         && !is_marked
         && !is_part
@@ -210,7 +211,7 @@ pub(super) fn ipv6(text: &str, takes_private: bool, hits: &mut Vec<Hit>) {
         let Ok(address) = text[start..end].parse::<Ipv6Addr>() else { continue };
         let (before, after) = (char_before(text, start), char_after(text, end));
         let is_free =
-            !is_word(before) && !is_word(after) && before != Some(':') && before != Some('.');
+            !is_word(before) && !is_word(after) && !matches!(before, Some(':' | '.' | '-'));
         if is_free && is_personal(address, takes_private) {
             hits.push(Hit { start, end, kind: Kind::IpAddress, rule: "ipv6" });
         }

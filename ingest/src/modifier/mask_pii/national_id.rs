@@ -128,6 +128,10 @@ impl Finder {
         {
             return self.find_at(text, number.start - 3);
         }
+        // `X-1234567-L`.
+        if text[..number.start].ends_with('-') && letters(number.start - 1) == 1 {
+            return self.find_at(text, number.start - 2);
+        }
         if number.n_digits < 6 { None } else { self.find_at(text, number.start) }
     }
 
@@ -216,7 +220,7 @@ fn be_rrn(id: &[u8]) -> bool {
     let base = number(&id[..9]);
     // Since 2000, a 2 stands before.
     let is_check = [base, 2_000_000_000 + base].iter().any(|base| 97 - base % 97 == check);
-    is_check && number(&id[2..4]) <= 12 && number(&id[4..6]) <= 31
+    is_check && number(&id[2..4]) <= 12
 }
 
 fn br_cpf(id: &[u8]) -> bool {
@@ -388,7 +392,8 @@ fn mx_curp(id: &[u8]) -> bool {
         b'A'..=b'N' => u32::from(byte - b'A') + 10,
         _ => u32::from(byte - b'A') + 11,
     };
-    let sum: u32 = (0..17).map(|at| value(id[at]) * (18 - at as u32)).sum();
+    let sum: u32 =
+        id[..17].iter().zip((2..=18).rev()).map(|(&byte, weight)| value(byte) * weight).sum();
     let is_state = STATES.iter().any(|state| id[11..13] == **state);
     matches!(id[10], b'H' | b'M')
         && is_state

@@ -52,6 +52,9 @@ pub(super) fn find(text: &str, number: &Number) -> Option<Hit> {
         // `f(555…` is a call with a number.
         return None;
     }
+    if is_in_series(text, start, groups.last()?.end) {
+        return None;
+    }
     // 00 and 001 in place of the plus sign, where groups follow.
     if text[number.start..].starts_with("00")
         && groups.len() > 1
@@ -66,6 +69,13 @@ pub(super) fn find(text: &str, number: &Number) -> Option<Hit> {
     }
     let end = said(text, start, &groups)?;
     hit(start, end, "phone")
+}
+
+/// Whether numbers go on a blank away at either end: a table, a dump of bytes.
+fn is_in_series(text: &str, start: usize, end: usize) -> bool {
+    let is_digit = |c: char| c.is_ascii_digit();
+    text[..start].strip_suffix(' ').is_some_and(|before| before.ends_with(is_digit))
+        || text[end..].strip_prefix(' ').is_some_and(|after| after.starts_with(is_digit))
 }
 
 /// The groups of `number` up to what does not stand inside of a phone number.
@@ -153,11 +163,10 @@ fn north_american(text: &str, groups: &[Group]) -> Option<usize> {
     let digits: String =
         groups[..n_groups].iter().map(|group| &text[group.start..group.end]).collect();
     let marks: Vec<&str> = groups[1..n_groups].iter().map(|group| group.mark).collect();
-    let is_written = match marks.as_slice() {
-        [")" | ")-", ..] => true,
-        ["-", "-"] | [".", "."] | [" ", " " | "-"] | ["/", "-"] => true,
-        _ => false,
-    };
+    let is_written = matches!(
+        marks.as_slice(),
+        [")" | ")-", ..] | ["-", "-"] | [".", "."] | [" ", "-"] | ["/", "-"]
+    );
     (is_written && is_north_american(&digits)).then(|| groups[n_groups - 1].end)
 }
 
@@ -172,7 +181,9 @@ fn trunk(text: &str, groups: &[Group], has_parenthesis: bool) -> Option<usize> {
         && groups.iter().all(|group| group.len() == 2)
         && groups[1..].iter().all(|group| group.mark == groups[1].mark)
         && (has(" ") || has(".") || has("-"))
-        && text.as_bytes()[groups[0].start + 1] != b'0';
+        && text.as_bytes()[groups[0].start + 1] != b'0'
+        // Bytes of small numbers.
+        && !groups.iter().all(|group| text.as_bytes()[group.start] == b'0');
     let n_digits: usize = groups.iter().map(Group::len).sum();
     let is_area = has_parenthesis
         && has(")")
@@ -261,10 +272,13 @@ fn said(text: &str, start: usize, groups: &[Group]) -> Option<usize> {
             after.strip_prefix(word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
         })
     };
-    let is_labelled = before.trim_end().ends_with(':');
+    let label = before.trim_end().strip_suffix(':');
+    let is_labelled =
+        label.is_some_and(|label| TALK_WORDS.iter().any(|word| label.ends_with(word)));
+    let has_slash = groups.iter().any(|group| group.mark == "/");
     let is_said = has_word(&before, &PHONE_WORDS) || follows(&PHONE_WORDS);
     let is_talked_of = has_word(&before, &TALK_WORDS) || follows(&TALK_WORDS);
-    (is_said || (is_talked_of && (groups.len() > 1 || is_labelled))).then_some(end)
+    (is_said || (is_talked_of && !has_slash && (groups.len() > 1 || is_labelled))).then_some(end)
 }
 
 /// Whether the groups are a day, or two years.

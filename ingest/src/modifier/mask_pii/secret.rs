@@ -39,7 +39,7 @@ const RULES: &[Rule] = &[
     Rule { name: "shopify_token", beginnings: &["shpat_", "shpca_", "shppa_", "shpss_"], pattern: r"^shp(?:at|ca|pa|ss)_[0-9A-Fa-f]{32}" },
     Rule { name: "digitalocean_token", beginnings: &["dop_v1_", "doo_v1_", "dor_v1_"], pattern: r"^do[opr]_v1_[0-9a-f]{64}" },
     Rule { name: "jwt", beginnings: &["eyJ"], pattern: r"^eyJ[0-9A-Za-z_-]{14,}\.eyJ[0-9A-Za-z_-]{14,}\.[0-9A-Za-z_-]{10,}" },
-    Rule { name: "private_key", beginnings: &["-----BEGIN"], pattern: r"^-----BEGIN[ A-Z0-9]{0,40} PRIVATE KEY(?: BLOCK)?-----[\s\S]{64,16000}?-----END[ A-Z0-9]{0,40} PRIVATE KEY(?: BLOCK)?-----" },
+    Rule { name: "private_key", beginnings: &["-----BEGIN"], pattern: r"^-----BEGIN[ A-Z0-9]{0,40} PRIVATE KEY(?: BLOCK)?-----" },
 ];
 
 /// Names whose value is secret.
@@ -114,12 +114,24 @@ fn key(text: &str, start: usize, rule: &Rule, beginning: &str, pattern: &Regex) 
     if !rest.starts_with(beginning) || is_word(char_before(text, start)) {
         return None;
     }
-    let end = start + pattern.find(rest)?.end();
-    let value = &text[start + beginning.len()..end];
     let is_block = rule.name == "private_key";
+    let length = pattern.find(rest)?.end();
+    let end = start + if is_block { block_end(rest, length)? } else { length };
+    let value = &text[start + beginning.len()..end];
     let is_free = is_block || !is_word(char_after(text, end));
     let is_key = is_block || (bits(value) >= KEY_BITS_MIN && !is_placeholder(value));
     (is_free && is_key).then_some(Hit { start, end, kind: Kind::Secret, rule: rule.name })
+}
+
+/// Signs of a key block that are worth a hit, and of the largest keys in use.
+const BLOCK_BYTES: std::ops::Range<usize> = 64..16_384;
+
+/// Where the block ends whose first line has `head` bytes: behind the line that closes it.
+fn block_end(rest: &str, head: usize) -> Option<usize> {
+    let body = &rest[head..rest.floor_char_boundary(rest.len().min(head + BLOCK_BYTES.end))];
+    let close = memchr::memmem::find(body.as_bytes(), b"-----END")?;
+    let label = body[close + 8..].find("-----")?;
+    (close >= BLOCK_BYTES.start && label <= 40).then_some(head + close + 8 + label + 5)
 }
 
 /// The value assigned to the name that ends at `at`.

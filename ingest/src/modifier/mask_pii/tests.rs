@@ -20,6 +20,7 @@ fn masks_email_addresses() {
     check("<a@b.org>; a@b.org.", "<<EMAIL>>; <EMAIL>.");
     check("mailto:jo.o'neil@b.org?subject=x", "mailto:<EMAIL>?subject=x");
     check("Jörg Müller <jörg@müller.de>", "Jörg Müller <<EMAIL>>");
+    check("données\u{a0}a@b.org\u{2003}", "données\u{a0}<EMAIL>\u{2003}");
     for text in [
         "logo@2x.png, @param x, a @ b, user@localhost",
         "git@host.org:user/repository and ssh://git@host.org/x",
@@ -45,6 +46,9 @@ fn masks_public_ip_addresses() {
         "1.3.6.1.4.1 is an identifier",
         "see section 3.20.1.1",
         "4.2.1.1 Overview",
+        "Runtime Tools 2.11.2.1",
+        "The address.\n\n9.2.1.1. Keys",
+        "13-Jun-2003::12:01:15",
         "256.1.1.1 1.2.3.04",
         "::1 12:30:45 a::b std::io 2001:db8::1 fe80::1",
     ] {
@@ -69,6 +73,8 @@ fn masks_phone_numbers_by_their_form() {
         "(123) 456-7890",
         "+1 123-456-7890",
         "f(2125550142)",
+        "<Buffer 01 02 03 04 05> 66 00 68 00 71 00",
+        "724 768 810 849 2887 923",
     ] {
         check(text, text);
     }
@@ -171,7 +177,7 @@ fn drops_documents_with_more_hits_than_allowed() {
 fn fakes_are_the_same_for_the_same_value_and_nobodys() {
     let texts = [
         "Jane@b.org jane@b.org joe@b.org",
-        "8.8.4.4 is 8.8.4.4, 2606:2800:220:1:248:1893:25c8:1946",
+        "93.184.216.34 is 93.184.216.34, 2606:2800:220:1:248:1893:25c8:1946",
         "(425) 882-9090 and 425-882-9090 and +49 30 901820",
         "4111 1111 1111 1111 and DE89 3704 0044 0532 0130 00",
         "SSN 536-90-4399, DNI 54362315K, GITHUB ghp_Zk3vQ9xW2mLr8TnB5yHc7JdF4sGa6PoE1uVi",
@@ -185,7 +191,7 @@ fn fakes_are_the_same_for_the_same_value_and_nobodys() {
     let first: std::net::Ipv4Addr = ip.split(' ').next().unwrap().parse().unwrap();
     assert!(first.is_documentation() && ip.contains(&format!("is {first}, 2001:db8:")), "{ip}");
     assert_eq!(phone.matches("555-01").count(), 2, "{phone}");
-    assert!(phone.ends_with("+44 1632 960") || phone.contains("+44 1632 960"), "{phone}");
+    assert!(phone.contains("+44 1632 960"), "{phone}");
     assert!(account.starts_with("9999 ") && account.contains("and XX"), "{account}");
     assert!(
         !id.contains("536-90-4399") && !id.contains("54362315K") && id.ends_with("EXAMPLE"),

@@ -7,8 +7,11 @@ fn data() -> PathBuf {
     std::env::var_os("GRISTMILL_DATA").map_or_else(beside, PathBuf::from)
 }
 
-/// Sentences with labelled spans in bytes, from a file of presidio-research.
-fn sentences(name: &str) -> Option<Vec<(String, Vec<(String, usize, usize)>)>> {
+/// Label, and range in bytes.
+type Span = (String, usize, usize);
+
+/// Sentences with labelled spans, from a file of presidio-research.
+fn sentences(name: &str) -> Option<Vec<(String, Vec<Span>)>> {
     let path = data().join("pii/presidio-research").join(name);
     let Ok(file) = std::fs::File::open(&path) else {
         eprintln!("skipped: no {}", path.display());
@@ -55,7 +58,7 @@ fn check_sentences(name: &str) {
             let hits: Vec<Hit> =
                 masker.hits(text).0.into_iter().filter(|hit| hit.kind == kind).collect();
             // The whole of the span, and nothing beyond a mark on either side.
-            let is_same = |hit: &Hit, span: &(String, usize, usize)| {
+            let is_same = |hit: &Hit, span: &Span| {
                 hit.start <= span.1
                     && span.2 <= hit.end
                     && hit.end - hit.start <= span.2 - span.1 + 2
