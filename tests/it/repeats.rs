@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::mill::{Mill, assert_same};
 
-/// A line of its own, and the one that is planted.
+/// A line of words that no other line has.
 fn line(n: usize) -> String {
     let words: Vec<String> = (0..12).map(|i| format!("{:x}", (n * 12 + i) * 7_919_191)).collect();
     format!("{}\n", words.join(" "))
@@ -15,9 +15,14 @@ fn line(n: usize) -> String {
 const COOKIES: &str =
     "We use cookies to give you the best experience on our pages, accept them all or leave.\n";
 
+/// A span of several lines' words in one line, without a repeat in itself.
+fn planted() -> String {
+    (1000..1003).map(line).collect::<String>().replacen('\n', ", ", 2)
+}
+
 fn mill(options: &str) -> Mill {
     let mill = Mill::new();
-    let span = line(1000).repeat(3).replacen('\n', ", ", 2);
+    let span = planted();
     let texts = [
         format!("{}{COOKIES}{}", line(1), line(2)),
         // A line that stood before.
@@ -67,7 +72,7 @@ fn spans_that_stood_before_are_listed_and_cut() {
         pairs.iter().any(|pair| pair["method"] == method && pair["copy"] == Value::from(copy))
     };
     assert!(found("paragraph", COOKIES), "{pairs:?}");
-    let span = line(1000).repeat(3).replacen('\n', ", ", 2);
+    let span = planted();
     assert!(
         pairs.iter().any(|p| p["copy"].as_str().unwrap().contains(span.trim_end())),
         "the whole span, with what stands before and behind it in both: {pairs:?}"
