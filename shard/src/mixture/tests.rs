@@ -176,7 +176,8 @@ fn the_order_is_the_same_for_any_world_and_reading_ahead() {
     let (a, b) = (dataset(0, 901), dataset(10_000, 301));
     let components = [component("a", &a, 3.0), component("b", &b, 2.0)];
     let phase = Phase { first_sample: 100, weights: BTreeMap::from([("a".to_owned(), 0.5)]) };
-    let open = || MixtureReader::open(&components, &[phase.clone()], &config(10)).unwrap();
+    let open =
+        || MixtureReader::open(&components, std::slice::from_ref(&phase), &config(10)).unwrap();
     let wanted = first_tokens(&mut open(), 0..360);
     for (world, ahead) in [(1, 2), (2, 0), (4, 8), (3, 2)] {
         let mut ranks: Vec<_> = (0..world)
