@@ -115,7 +115,7 @@ fn writes_markdown() {
 #[test]
 fn reads_noscript_where_nothing_else_is_written() {
     let text = "The miller told stories to the children. ".repeat(20);
-    let html = format!("<body><p>Loading<noscript><div><p>{text}</div></noscript>");
+    let html = format!("<body><p>Loading</p><noscript><div><p>{text}</div></noscript>");
     assert!(extract(&html, of(Mode::All)).text.contains("told stories"));
     assert!(
         !extract(&format!("<p>{text}{text}{html}"), of(Mode::All)).text.contains("Loading\n\nThe")

@@ -420,10 +420,11 @@ impl<'a> Splitter<'a> {
             open.block = u32::try_from(index).expect("NODES_MAX fits");
             open.containers.copy_within(..LEVELS - 1, 1);
             open.containers[0] = open.block;
-        } else if open.is_link && node.tag == Tag::A {
-            if let Some(block) = &mut self.current {
-                block.stats.links += 1;
-            }
+        } else if open.is_link
+            && node.tag == Tag::A
+            && let Some(block) = &mut self.current
+        {
+            block.stats.links += 1;
         }
         self.open.push(open);
     }
@@ -928,10 +929,7 @@ impl Blocks {
             mean((to.0 - from.0, to.1 - from.1))
         };
         let highest = scores.iter().copied().max().unwrap_or_default();
-        let kept: u64 = (0..blocks.len())
-            .filter(|&index| scores[index] >= 128)
-            .map(|index| weight(index))
-            .sum();
+        let kept: u64 = (0..blocks.len()).filter(|&index| scores[index] >= 128).map(weight).sum();
         let all = sums[blocks.len()];
         let kept_share = u8::try_from(kept * 255 / all.0.max(1)).unwrap_or(u8::MAX);
         let is_heading = |index: &usize| self.is_heading(*index);

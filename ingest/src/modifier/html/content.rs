@@ -72,8 +72,10 @@ impl Votes {
         let selection = elect(tree, &counts);
         let mut kept = vec![0; tree.nodes.len()];
         for &root in &selection.roots {
-            for index in root..tree.nodes[root].end as usize {
-                kept[index] = if selection.removed[index] { 1 } else { 2 };
+            let range = root..tree.nodes[root].end as usize;
+            for (kept, is_removed) in kept[range.clone()].iter_mut().zip(&selection.removed[range])
+            {
+                *kept = if *is_removed { 1 } else { 2 };
             }
         }
         Self { counts, kept }
