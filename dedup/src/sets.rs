@@ -160,7 +160,8 @@ mod tests {
             let shingles = |row: usize| sets[row].1.iter().copied().collect::<Vec<u64>>();
             for row in order {
                 let root = sets[row].0;
-                groups.push(root as usize % 2, root, row as u32, &shingles(row)).unwrap();
+                let number = u32::try_from(row).unwrap();
+                groups.push(root as usize % 2, root, number, &shingles(row)).unwrap();
             }
             let mut found = Vec::new();
             for group in 0..2 {

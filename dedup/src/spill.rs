@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Ends every file that was finished.
 const MAGIC: u64 = 0x6c6c_6970_732d_6d67;
 /// Bytes behind the table: number of blocks, number of partitions, [`MAGIC`].
-const TRAILER_BYTES: u64 = 24;
+const TRAILER_BYTES: usize = 24;
 
 /// Writes one file of partitioned records.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl SpillWriter {
             self.file.write_all(&number.to_le_bytes()).map_err(Error::io("write", &self.path))?;
         }
         self.file.flush().map_err(Error::io("write", &self.path))?;
-        Ok(self.written + self.table.len() as u64 * 8 + TRAILER_BYTES)
+        Ok(self.written + self.table.len() as u64 * 8 + TRAILER_BYTES as u64)
     }
 
     fn write_block(&mut self) -> Result<()> {
@@ -145,10 +145,10 @@ impl Spill {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let bytes = file.metadata().map_err(Error::io("read", path))?.len();
         let damaged = |why: String| Error::Damaged { path: path.to_owned(), why };
-        let Some(trailer_start) = bytes.checked_sub(TRAILER_BYTES) else {
+        let Some(trailer_start) = bytes.checked_sub(TRAILER_BYTES as u64) else {
             return Err(damaged(format!("{bytes} bytes, a finished one has at least 24")));
         };
-        let mut trailer = [0; TRAILER_BYTES as usize];
+        let mut trailer = [0; TRAILER_BYTES];
         read_at(&mut file, trailer_start, &mut trailer).map_err(Error::io("read", path))?;
         let [n_blocks, n_partitions, magic] = numbers(&trailer);
         let table_bytes = n_blocks.checked_mul((n_partitions + 1).saturating_mul(8));

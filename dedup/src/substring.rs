@@ -85,7 +85,10 @@ impl SpanMethod for Config {
 
     fn find(&self, pieces: Pieces<'_>, table_bytes: u64, emit: Emit<'_>) -> Result<()> {
         let mut seeds = Seeds::new(pieces.bytes()?, table_bytes / 8);
-        pieces.read(|bytes| Run::all(bytes).try_for_each(|run| Ok(seeds.add(&run))))?;
+        pieces.read(|bytes| {
+            Run::all(bytes).for_each(|run| seeds.add(&run));
+            Ok(())
+        })?;
         let n_windows = |run: &Run<'_>| run.bytes.len() + 1 - self.min_bytes;
         let mut n = 0;
         pieces.read(|bytes| {

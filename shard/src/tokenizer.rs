@@ -48,10 +48,7 @@ pub struct Tokenizer {
     end_of_document: Option<u32>,
     encoder: PipelineTokenizer,
     options: EncodeOptions,
-    /// What texts are encoded with, for the oracle of the tests.
-    #[cfg(test)]
-    plain: Vec<u8>,
-    /// Whether what texts are encoded with, [`plain`], has no ids of its own: [`plain::complete_bytes`].
+    /// Whether `encoder` has no ids of its own: [`plain::complete_bytes`].
     has_all_bytes: bool,
     /// Built when something is decoded first: most uses only encode.
     decoder: OnceLock<Result<stable::Tokenizer, String>>,
@@ -124,8 +121,6 @@ impl Tokenizer {
                 padding: Override::Off,
                 truncation: Override::Off,
             },
-            #[cfg(test)]
-            plain: plain.into_bytes(),
             has_all_bytes: n_bytes_missing == 0,
             decoder: OnceLock::new(),
         };

@@ -69,7 +69,7 @@ fn spans_that_stood_before_are_listed_and_cut() {
         assert_eq!(pair["copy"], pair["kept"], "texts here are ASCII, bytes are characters");
     }
     let found = |method: &str, copy: &str| {
-        pairs.iter().any(|pair| pair["method"] == method && pair["copy"] == Value::from(copy))
+        pairs.iter().any(|pair| pair["method"] == method && pair["copy"] == copy)
     };
     assert!(found("paragraph", COOKIES), "{pairs:?}");
     let span = planted();

@@ -88,11 +88,11 @@ fn for_each(run: &Run, n: usize, work: impl Fn(usize) -> Result<()> + Sync) -> R
     std::thread::scope(|scope| {
         let threads: Vec<_> =
             (0..run.limits.threads.clamp(1, n.max(1))).map(|_| scope.spawn(worker)).collect();
-        let ended = threads.into_iter().map(|thread| match thread.join() {
-            Ok(ended) => ended,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        ended.fold(Ok(()), |first, ended| first.and(ended))
+        let ended: Vec<Result<()>> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect();
+        ended.into_iter().collect()
     })
 }
 

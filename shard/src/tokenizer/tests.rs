@@ -28,10 +28,11 @@ pub(super) fn data(name: &str) -> Option<PathBuf> {
 /// The same `tokenizer.json` in the stable implementation, set to the same behaviour. A Unigram model finds special
 /// tokens and bytes among its pieces even so: it is given the form that hides them.
 fn oracle(tokenizer: &Tokenizer) -> stable::Tokenizer {
-    let json: Value = serde_json::from_slice(tokenizer.to_bytes()).unwrap();
-    let is_unigram = json["model"]["type"] == "Unigram";
-    let bytes = if is_unigram { &tokenizer.plain[..] } else { tokenizer.to_bytes() };
-    let mut oracle = stable::Tokenizer::from_bytes(bytes).unwrap();
+    let mut json: Value = serde_json::from_slice(tokenizer.to_bytes()).unwrap();
+    if json["model"]["type"] == "Unigram" {
+        plain::hide_special(&mut json, tokenizer.special(), tokenizer.fingerprint());
+    }
+    let mut oracle = stable::Tokenizer::from_bytes(json.to_string()).unwrap();
     oracle.set_encode_special_tokens(true);
     oracle.with_truncation(None).unwrap();
     oracle.with_padding(None);
@@ -166,8 +167,11 @@ fn text_that_spells_a_special_token_gives_none() {
             let ids = encode(&tokenizer, text);
             assert!(ids.iter().all(|id| !special.contains(id)), "{name}: {text:?}: {ids:?}");
             let is_equal = tokenizer.decode(&ids).unwrap() == *text;
-            // SentencePiece's mark of a space is one.
-            let is_spelled = !is_byte_level && text.contains('\u{2581}');
+            // SentencePiece's mark of a space is one; the name of a byte is that byte where a Unigram model has no
+            // pieces to write it with.
+            let is_spelled = !is_byte_level
+                && (text.contains('\u{2581}')
+                    || name.starts_with("unigram") && text.contains("<0x"));
             assert!(
                 is_equal || is_spelled || !is_exact,
                 "{name}: {text:?}: {:?}",

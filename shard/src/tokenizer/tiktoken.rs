@@ -30,10 +30,13 @@ struct Side {
     special_tokens: BTreeMap<String, u32>,
 }
 
-/// OpenAI's vocabularies by the name of their files: the pattern, the special tokens.
+/// The name of a file, its pattern, its special tokens.
+type Known = (&'static str, &'static str, &'static [(&'static str, u32)]);
+
+/// OpenAI's vocabularies.
 ///
 /// Source: `tiktoken_ext/openai_public.py` of tiktoken 0.14.
-const KNOWN: [(&str, &str, &[(&str, u32)]); 4] = [
+const KNOWN: [Known; 4] = [
     (
         "cl100k_base",
         "cl100k",
