@@ -25,8 +25,9 @@ use shard::schema::{DatasetKind, ID_BYTES};
 use shard::tokenizer::Tokenizer;
 use shard::writer::ShardWriter;
 
+use super::tokens::{self, Id};
 use super::unit::{Output, Staging};
-use super::{Run, commit, fingerprint, finished, parent, tokens};
+use super::{Run, commit, fingerprint, finished, parent};
 use crate::benchmark::{self, Benchmarks, DecontaminateConfig};
 use crate::job::LoadedJob;
 use crate::progress::Unit as Progress;
@@ -36,8 +37,6 @@ use crate::{Error, Result};
 const BATCH_ROWS: usize = 1024;
 /// What stands between the pieces of a document that was cut.
 const BETWEEN_PIECES: &str = "\n\n";
-
-type Id = [u8; ID_BYTES as usize];
 
 /// `[decontaminate]` of a job, checked, its benchmarks read.
 #[derive(Debug)]

@@ -44,6 +44,7 @@ use shard::store;
 use shard::writer::ShardWriter;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::tokens::{Id, read_columns};
 use super::unit::{Output, Staging};
 use super::{Run, commit, fingerprint, finished, for_each, parent};
 use crate::exec::shard_scan::{scan, schema_of};
@@ -401,7 +402,7 @@ impl Methods {
         let columns = ["row", "kept_row", "cluster_id", "similarity", "method"];
         let mut gone = Vec::new();
         for shard in &newest.manifest.shards {
-            super::tokens::read_columns(&newest, shard, &columns, |batch| {
+            read_columns(&newest, shard, &columns, |batch| {
                 // In the order of the schema.
                 let [cluster, similarity, methods, rows, kept] =
                     ["cluster_id", "similarity", "method", "row", "kept_row"]
@@ -724,7 +725,7 @@ impl Work<'_> {
         for_each(self.run, shards.len(), |index| {
             let (shard, mut first) = shards[index];
             let mut scatter: Scatter<'_, K> = buckets.scatter();
-            super::tokens::read_columns(&self.signatures, shard, &[column], |batch| {
+            read_columns(&self.signatures, shard, &[column], |batch| {
                 let mut add = |row: usize, key: K| {
                     let row = u32::try_from(first + row as u64).expect("rows are below 2^32");
                     let rank = self.order.rank(row);
@@ -772,10 +773,7 @@ impl Work<'_> {
     }
 
     /// Ids by row.
-    fn ids(
-        &self,
-        rows: impl Iterator<Item = u32>,
-    ) -> Result<HashMap<u32, [u8; ID_BYTES as usize]>> {
+    fn ids(&self, rows: impl Iterator<Item = u32>) -> Result<HashMap<u32, Id>> {
         let rows = sorted(rows);
         let mut ids = HashMap::with_capacity(rows.len());
         self.visit(&self.documents, "id", &rows, |row, column, index| {
@@ -974,7 +972,7 @@ impl DuplicateBatch {
     /// `rows` are those of the removed document and of the kept one.
     fn push(
         &mut self,
-        ids: &HashMap<u32, [u8; ID_BYTES as usize]>,
+        ids: &HashMap<u32, Id>,
         rows: [u32; 2],
         gone: &Gone,
         names: &[String],
