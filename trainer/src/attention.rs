@@ -1,22 +1,29 @@
-//! Causal attention as every decoder here uses it, with the memory of earlier positions for generation.
+//! Attention as every model here uses it, with the memory of earlier positions for generation.
 //!
 //! Shapes: `B` batch, `T` time, `H` query heads, `G` key and value heads, `D` head size.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-/// What a pass through a decoder looks at besides its tokens.
+/// What a pass through a model looks at besides its tokens.
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
     /// Position of each token, `[B, T]`; by default they count from the cache's end.
     pub positions_bt: Option<Tensor>,
-    /// Which keys each query may attend to, true for yes, `[B, 1, T, T]`; by default all before and itself.
+    /// Segment of each token, `[B, T]`, for models that tell the two texts of a pair apart; by default all 0.
+    pub token_types_bt: Option<Tensor>,
+    /// Which document each token belongs to, `[B, T]`: no token sees one of another document. Padding is a document
+    /// of its own.
+    pub documents_bt: Option<Tensor>,
+    /// Which keys each query may attend to, true for yes, `[B, 1, T, T]` or broadcast to it; replaces every other rule.
     pub mask_b1tt: Option<Tensor>,
     /// Keys and values of earlier tokens; the pass adds its own.
     pub cache: Option<&'a mut Cache>,
     /// Whether dropout drops.
     pub is_training: bool,
-    /// Whether only the logits of the last position are wanted, `[B, 1, V]`.
+    /// Whether only the last position is wanted, `[B, 1, C]`.
     pub only_last: bool,
+    /// Filled with the input of every block and what the head reads, `[B, T, C]` each, where there is a list.
+    pub hidden_states: Option<Vec<Tensor>>,
 }
 
 impl Pass<'_> {
@@ -31,12 +38,62 @@ impl Pass<'_> {
         self.cache.as_ref().map_or(0, |cache| cache.n_tokens)
     }
 
+    /// Keeps a copy of what goes into a block, where somebody asked for it.
+    pub(crate) fn keep(&mut self, x_btc: &Tensor) {
+        if let Some(states) = &mut self.hidden_states {
+            states.push(x_btc.shallow_clone());
+        }
+    }
+
+    /// The cache of one layer, where the pass has one.
+    pub(crate) fn memory(&mut self, layer: usize) -> Option<Memory<'_>> {
+        self.cache.as_deref_mut().map(|cache| Memory { cache, layer })
+    }
+
     /// Marks the tokens of the pass as cached, once all layers have added them.
     pub(crate) fn finish(&mut self, n_tokens: i64) {
         if let Some(cache) = &mut self.cache {
             cache.n_tokens += n_tokens;
         }
     }
+
+    /// Says who sees whom among the `t` tokens of this pass; built once, used by every layer.
+    ///
+    /// `dropout` counts only in training.
+    pub(crate) fn sight(&self, t: i64, is_causal: bool, dropout: f64, device: Device) -> Sight {
+        let dropout = if self.is_training { dropout } else { 0.0 };
+        let n_past = self.n_past();
+        let causal = || Tensor::ones([t, n_past + t], (Kind::Bool, device)).tril(n_past);
+        let mask = match (&self.mask_b1tt, &self.documents_bt) {
+            (Some(mask), _) => Some(mask.shallow_clone()),
+            (None, Some(documents_bt)) => {
+                assert_eq!(n_past, 0, "a cache holds one document");
+                let same_btt = documents_bt.unsqueeze(2).eq_tensor(&documents_bt.unsqueeze(1));
+                let same_b1tt = same_btt.unsqueeze(1);
+                Some(if is_causal { same_b1tt.logical_and(&causal()) } else { same_b1tt })
+            }
+            // Only several tokens after cached ones need a mask of their own: the kernel's causal rule starts at 0.
+            (None, None) => (is_causal && n_past > 0 && t > 1).then(causal),
+        };
+        let is_causal = is_causal && mask.is_none() && n_past == 0;
+        Sight { mask, is_causal, dropout }
+    }
+}
+
+/// Who sees whom in one pass.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    mask: Option<Tensor>,
+    /// Each token sees those before it and itself; only without a mask.
+    is_causal: bool,
+    dropout: f64,
+}
+
+/// The keys and values of one layer.
+#[derive(Debug)]
+pub(crate) struct Memory<'a> {
+    cache: &'a mut Cache,
+    layer: usize,
 }
 
 /// Keys and values of the tokens that a decoder has seen, per layer `[B, G, T, D]`.
@@ -81,27 +138,22 @@ impl Cache {
 
 /// Returns what each query gathers from the values, `[B, H, T, D]`.
 ///
-/// `H` is a multiple of `G`: query heads in a row share a key head. `dropout` counts only in training.
+/// `H` is a multiple of `G`: query heads in a row share a key head.
 pub(crate) fn attend(
     q_bhtd: &Tensor,
     k_bgtd: Tensor,
     v_bgtd: Tensor,
-    layer: usize,
-    dropout: f64,
-    pass: &mut Pass<'_>,
+    sight: &Sight,
+    memory: Option<Memory<'_>>,
 ) -> Tensor {
-    let n_past = pass.n_past();
-    let (k, v) = match &mut pass.cache {
-        Some(cache) => cache.extend(layer, &k_bgtd, &v_bgtd),
+    let (k, v) = match memory {
+        Some(Memory { cache, layer }) => cache.extend(layer, &k_bgtd, &v_bgtd),
         None => (k_bgtd, v_bgtd),
     };
-    let (_, n_heads, t, _) = q_bhtd.size4().expect("queries have four dimensions");
-    let is_grouped = n_heads != k.size()[1];
-    let dropout = if pass.is_training { dropout } else { 0.0 };
-    // Only a batch of tokens after cached ones needs a mask of its own: the kernel's causal rule starts at 0.
-    let built = (pass.mask_b1tt.is_none() && n_past > 0 && t > 1)
-        .then(|| Tensor::ones([t, n_past + t], (Kind::Bool, q_bhtd.device())).tril(n_past));
-    let mask = pass.mask_b1tt.as_ref().or(built.as_ref());
-    let is_causal = mask.is_none() && n_past == 0;
-    Tensor::scaled_dot_product_attention(q_bhtd, &k, &v, mask, dropout, is_causal, None, is_grouped)
+    let is_grouped = q_bhtd.size()[1] != k.size()[1];
+    let Sight { mask, is_causal, dropout } = sight;
+    let mask = mask.as_ref();
+    Tensor::scaled_dot_product_attention(
+        q_bhtd, &k, &v, mask, *dropout, *is_causal, None, is_grouped,
+    )
 }

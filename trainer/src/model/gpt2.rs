@@ -5,9 +5,11 @@
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{Builder, Init, Model, ModelKind, Parameter, Pass, Shape};
+use super::builder::{Builder, Init};
+use super::linear::{LayerNorm, Layout, Linear, Spec};
+use super::{Model, ModelKind, Parameter, Pass, Shape};
 use super::{bad_config, divides, number, size, switch, unsigned};
-use crate::attention::attend;
+use crate::attention::{Memory, Sight, attend};
 use crate::error::Result;
 use crate::recipe;
 
@@ -40,34 +42,17 @@ fn configure(recipe: &recipe::Model, vocab_size: u64) -> Value {
     })
 }
 
-/// A weight `[in, out]`, as this checkpoint stores them, with a bias.
-#[derive(Debug)]
-struct Affine {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Affine {
-    fn apply(&self, x_btc: &Tensor) -> Tensor {
-        let (b, t, c) = x_btc.size3().expect("activations have three dimensions");
-        self.bias.addmm(&x_btc.view([b * t, c]), &self.weight).view([b, t, -1])
-    }
-}
-
-#[derive(Debug)]
-struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-}
-
 #[derive(Debug)]
 struct Block {
-    norm_1: Norm,
-    qkv: Affine,
-    attention_out: Affine,
-    norm_2: Norm,
-    up: Affine,
-    down: Affine,
+    norm_1: LayerNorm,
+    qkv: Linear,
+    attention_out: Linear,
+    norm_2: LayerNorm,
+    up: Linear,
+    down: Linear,
+    n_heads: i64,
+    gelu: &'static str,
+    dropout: f64,
 }
 
 #[derive(Debug)]
@@ -75,12 +60,9 @@ struct Gpt2 {
     token_embedding_vc: Tensor,
     position_embedding_tc: Tensor,
     blocks: Vec<Block>,
-    norm: Norm,
+    norm: LayerNorm,
     /// The token embedding where they are tied.
     head_vc: Tensor,
-    n_heads: i64,
-    gelu: &'static str,
-    epsilon: f64,
     dropout: Dropout,
     parameters: Vec<Parameter>,
     shape: Shape,
@@ -90,7 +72,6 @@ struct Gpt2 {
 struct Dropout {
     embedding: f64,
     attention: f64,
-    residual: f64,
 }
 
 impl Gpt2 {
@@ -117,20 +98,41 @@ impl Gpt2 {
         let token_embedding_vc = from.parameter(weight, &[v, c], Init::Normal(deviation))?;
         let weight = "transformer.wpe.weight";
         let position_embedding_tc = from.parameter(weight, &[t, c], Init::Normal(deviation))?;
+        let epsilon = number(config, "layer_norm_epsilon", 1e-5)?;
+        // The default of the reference where config.json is silent.
+        let dropout = number(config, "resid_pdrop", 0.1)?;
+        let linear = |n_in, n_out, deviation| Spec {
+            n_in,
+            n_out,
+            has_bias: true,
+            layout: Layout::InOut,
+            deviation,
+        };
         let mut blocks = Vec::new();
         for layer in 0..n_layers {
             let name = |part: &str| format!("transformer.h.{layer}.{part}");
+            let mut affine = |part: &str, spec: Spec| Linear::new(from, &name(part), spec);
+            let qkv = affine("attn.c_attn", linear(c, 3 * c, deviation))?;
+            let attention_out = affine("attn.c_proj", linear(c, c, residual))?;
+            let up = affine("mlp.c_fc", linear(c, f, deviation))?;
+            let down = affine("mlp.c_proj", linear(f, c, residual))?;
+            let norm_1 = LayerNorm::new(from, &name("ln_1"), c, epsilon)?;
+            let norm_2 = LayerNorm::new(from, &name("ln_2"), c, epsilon)?;
             blocks.push(Block {
-                norm_1: norm(from, &name("ln_1"), c)?,
-                qkv: affine(from, &name("attn.c_attn"), c, 3 * c, deviation)?,
-                attention_out: affine(from, &name("attn.c_proj"), c, c, residual)?,
-                norm_2: norm(from, &name("ln_2"), c)?,
-                up: affine(from, &name("mlp.c_fc"), c, f, deviation)?,
-                down: affine(from, &name("mlp.c_proj"), f, c, residual)?,
+                norm_1,
+                qkv,
+                attention_out,
+                norm_2,
+                up,
+                down,
+                n_heads,
+                gelu,
+                dropout,
             });
         }
-        let norm = norm(from, "transformer.ln_f", c)?;
+        let norm = LayerNorm::new(from, "transformer.ln_f", c, epsilon)?;
         let head_vc = if switch(config, "tie_word_embeddings", true)? {
+            from.tied("lm_head.weight");
             token_embedding_vc.shallow_clone()
         } else {
             from.parameter("lm_head.weight", &[v, c], Init::Normal(deviation))?
@@ -141,16 +143,12 @@ impl Gpt2 {
             blocks,
             norm,
             head_vc,
-            n_heads,
-            gelu,
-            epsilon: number(config, "layer_norm_epsilon", 1e-5)?,
             // The defaults of the reference where config.json is silent.
             dropout: Dropout {
                 embedding: number(config, "embd_pdrop", 0.1)?,
                 attention: number(config, "attn_pdrop", 0.1)?,
-                residual: number(config, "resid_pdrop", 0.1)?,
             },
-            parameters: std::mem::take(&mut from.parameters),
+            parameters: from.finish()?,
             shape: Shape {
                 n_layers: unsigned(n_layers),
                 n_heads: unsigned(n_heads),
@@ -158,35 +156,38 @@ impl Gpt2 {
                 vocab_size: unsigned(v),
                 seq_len_max: unsigned(t),
                 n_position_parameters: unsigned(t * c),
+                is_causal: true,
+                has_token_head: true,
+                n_scores: 0,
             },
         })
     }
+}
 
-    fn norm(&self, norm: &Norm, x_btc: &Tensor) -> Tensor {
-        let c = x_btc.size()[2];
-        x_btc.layer_norm([c], Some(&norm.weight), Some(&norm.bias), self.epsilon, true)
+impl Block {
+    fn forward(
+        &self,
+        x_btc: &Tensor,
+        sight: &Sight,
+        memory: Option<Memory<'_>>,
+        is_training: bool,
+    ) -> Tensor {
+        let y = self.attention(&self.norm_1.apply(x_btc), sight, memory);
+        // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
+        let x_btc = x_btc + drop(y, self.dropout, is_training);
+        let y = self.down.apply(&self.up.apply(&self.norm_2.apply(&x_btc)).gelu(self.gelu));
+        &x_btc + drop(y, self.dropout, is_training)
     }
 
-    fn attention(
-        &self,
-        block: &Block,
-        layer: usize,
-        x_btc: &Tensor,
-        pass: &mut Pass<'_>,
-    ) -> Tensor {
+    fn attention(&self, x_btc: &Tensor, sight: &Sight, memory: Option<Memory<'_>>) -> Tensor {
         let (b, t, c) = x_btc.size3().expect("activations have three dimensions");
         // Split, not select: the backward of select makes a full tensor of zeros for each part.
-        let qkv = block.qkv.apply(x_btc).split(c, 2);
+        let qkv = self.qkv.apply(x_btc).split(c, 2);
         let heads =
             |part: &Tensor| part.view([b, t, self.n_heads, c / self.n_heads]).transpose(1, 2);
         let (q, k, v) = (heads(&qkv[0]), heads(&qkv[1]), heads(&qkv[2]));
-        let y_bhtd = attend(&q, k, v, layer, self.dropout.attention, pass);
-        let y_btc = y_bhtd.transpose(1, 2).reshape([b, t, c]);
-        block.attention_out.apply(&y_btc)
-    }
-
-    fn feed_forward(&self, block: &Block, x_btc: &Tensor) -> Tensor {
-        block.down.apply(&block.up.apply(x_btc).gelu(self.gelu))
+        let y_bhtd = attend(&q, k, v, sight, memory);
+        self.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, c]))
     }
 }
 
@@ -199,59 +200,46 @@ impl Model for Gpt2 {
         &self.parameters
     }
 
-    fn logits(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+    fn hidden(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         let (_, t) = tokens_bt.size2().expect("tokens have two dimensions");
-        let training = pass.is_training;
-        let drop = |x: Tensor, p: f64| if training && p > 0.0 { x.dropout(p, true) } else { x };
         let positions_tc = match &pass.positions_bt {
             Some(positions) => lookup(&self.position_embedding_tc, positions),
             // The same rows for every sequence: added by broadcasting, no lookup.
             None => self.position_embedding_tc.narrow(0, pass.n_past(), t),
         };
         let x = lookup(&self.token_embedding_vc, tokens_bt) + positions_tc;
-        let mut x_btc = drop(x, self.dropout.embedding);
+        let mut x_btc = drop(x, self.dropout.embedding, pass.is_training);
+        let sight = pass.sight(t, true, self.dropout.attention, tokens_bt.device());
         for (layer, block) in self.blocks.iter().enumerate() {
-            // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
-            let y = self.attention(block, layer, &self.norm(&block.norm_1, &x_btc), pass);
-            x_btc = &x_btc + drop(y, self.dropout.residual);
-            let y = self.feed_forward(block, &self.norm(&block.norm_2, &x_btc));
-            x_btc = &x_btc + drop(y, self.dropout.residual);
+            pass.keep(&x_btc);
+            let is_training = pass.is_training;
+            x_btc = block.forward(&x_btc, &sight, pass.memory(layer), is_training);
         }
         pass.finish(t);
         if pass.only_last {
             x_btc = x_btc.narrow(1, t - 1, 1);
         }
-        self.norm(&self.norm, &x_btc).linear::<Tensor>(&self.head_vc, None)
+        let hidden_btc = self.norm.apply(&x_btc);
+        pass.keep(&hidden_btc);
+        hidden_btc
     }
+
+    fn head(&self, hidden: &Tensor) -> Tensor {
+        hidden.linear::<Tensor>(&self.head_vc, None)
+    }
+
+    fn scores(&self, _: &Tensor, _: Option<&Tensor>, _: bool) -> Tensor {
+        panic!("this model has no scores of sequences")
+    }
+}
+
+fn drop(x: Tensor, p: f64, is_training: bool) -> Tensor {
+    if is_training && p > 0.0 { x.dropout(p, true) } else { x }
 }
 
 fn lookup(embedding: &Tensor, ids: &Tensor) -> Tensor {
     debug_assert_eq!(ids.kind(), Kind::Int64);
     Tensor::embedding(embedding, ids, -1, false, false)
-}
-
-fn norm(from: &mut Builder<'_>, name: &str, c: i64) -> Result<Norm> {
-    Ok(Norm {
-        weight: from.parameter(&format!("{name}.weight"), &[c], Init::Ones)?,
-        bias: from.parameter(&format!("{name}.bias"), &[c], Init::Zeros)?,
-    })
-}
-
-fn affine(
-    from: &mut Builder<'_>,
-    name: &str,
-    n_in: i64,
-    n_out: i64,
-    deviation: f64,
-) -> Result<Affine> {
-    Ok(Affine {
-        weight: from.parameter(
-            &format!("{name}.weight"),
-            &[n_in, n_out],
-            Init::Normal(deviation),
-        )?,
-        bias: from.parameter(&format!("{name}.bias"), &[n_out], Init::Zeros)?,
-    })
 }
 
 /// Settings of the reference that change the numbers and that nobody trains with.

@@ -8,9 +8,11 @@ use std::f64::consts::PI;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::{Builder, Init, Model, ModelKind, Parameter, Pass, Shape};
-use super::{bad_config, divides, number, size, switch, unsigned};
-use crate::attention::attend;
+use super::builder::{Builder, Init};
+use super::linear::{Layout, Linear, Spec};
+use super::{Model, ModelKind, Parameter, Pass, Shape};
+use super::{bad_config, divides, n_scores, number, size, switch, unsigned};
+use crate::attention::{Memory, Sight, attend};
 use crate::error::Result;
 use crate::recipe;
 
@@ -49,45 +51,55 @@ fn configure(recipe: &recipe::Model, vocab_size: u64) -> Value {
 }
 
 #[derive(Debug)]
-struct Linear {
-    /// `[out, in]`
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    fn apply(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
-    }
-}
-
-#[derive(Debug)]
 struct Block {
-    norm_1: Tensor,
+    norm_1: RmsNorm,
     q: Linear,
     k: Linear,
     v: Linear,
     attention_out: Linear,
-    norm_2: Tensor,
+    norm_2: RmsNorm,
     gate: Linear,
     up: Linear,
     down: Linear,
+    head_size: i64,
+}
+
+#[derive(Debug)]
+struct RmsNorm {
+    weight: Tensor,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    fn new(from: &mut Builder<'_>, name: &str, c: i64, epsilon: f64) -> Result<Self> {
+        let weight = from.parameter(&format!("{name}.weight"), &[c], Init::Ones)?;
+        Ok(Self { weight, epsilon })
+    }
+
+    fn apply(&self, x: &Tensor) -> Tensor {
+        x.rms_norm(self.weight.size(), Some(&self.weight), self.epsilon)
+    }
 }
 
 #[derive(Debug)]
 struct Llama {
     token_embedding_vc: Tensor,
     blocks: Vec<Block>,
-    norm: Tensor,
-    /// The token embedding where they are tied.
-    head_vc: Tensor,
+    norm: RmsNorm,
+    head: Head,
     cos_td: Tensor,
     sin_td: Tensor,
-    head_size: i64,
-    epsilon: f64,
     attention_dropout: f64,
     parameters: Vec<Parameter>,
     shape: Shape,
+}
+
+#[derive(Debug)]
+enum Head {
+    /// Logits of tokens, `[V, C]`: the token embedding where they are tied.
+    Tokens(Tensor),
+    /// Scores of the last token of a sequence, `[N, C]`.
+    Scores(Tensor),
 }
 
 impl Llama {
@@ -125,11 +137,14 @@ impl Llama {
 
         let weight = "model.embed_tokens.weight";
         let token_embedding_vc = from.parameter(weight, &[v, c], Init::Normal(deviation))?;
+        let epsilon = number(config, "rms_norm_eps", 1e-6)?;
         let mut blocks = Vec::new();
         for layer in 0..n_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}");
-            let mut linear = |part: &str, n_in: i64, n_out: i64, bias: bool, deviation: f64| {
-                linear(from, &name(part), [n_out, n_in], bias, deviation)
+            let mut linear = |part: &str, n_in: i64, n_out: i64, has_bias: bool, deviation: f64| {
+                let layout = Layout::OutIn;
+                let spec = Spec { n_in, n_out, has_bias, layout, deviation };
+                Linear::new(from, &name(part), spec)
             };
             let q = linear("self_attn.q_proj", c, h * d, bias, deviation)?;
             let k = linear("self_attn.k_proj", c, g * d, bias, deviation)?;
@@ -138,29 +153,42 @@ impl Llama {
             let gate = linear("mlp.gate_proj", c, f, ffn_bias, deviation)?;
             let up = linear("mlp.up_proj", c, f, ffn_bias, deviation)?;
             let down = linear("mlp.down_proj", f, c, ffn_bias, residual)?;
-            let norm_1 = from.parameter(&name("input_layernorm.weight"), &[c], Init::Ones)?;
-            let norm_2 =
-                from.parameter(&name("post_attention_layernorm.weight"), &[c], Init::Ones)?;
-            blocks.push(Block { norm_1, q, k, v, attention_out, norm_2, gate, up, down });
+            let norm_1 = RmsNorm::new(from, &name("input_layernorm"), c, epsilon)?;
+            let norm_2 = RmsNorm::new(from, &name("post_attention_layernorm"), c, epsilon)?;
+            let head_size = d;
+            blocks.push(Block {
+                norm_1,
+                q,
+                k,
+                v,
+                attention_out,
+                norm_2,
+                gate,
+                up,
+                down,
+                head_size,
+            });
         }
-        let norm = from.parameter("model.norm.weight", &[c], Init::Ones)?;
-        let head_vc = if switch(config, "tie_word_embeddings", false)? {
-            token_embedding_vc.shallow_clone()
+        let norm = RmsNorm::new(from, "model.norm", c, epsilon)?;
+        let n_scores = n_scores(config)?;
+        let head = if n_scores > 0 {
+            Head::Scores(from.parameter("score.weight", &[n_scores, c], Init::Normal(deviation))?)
+        } else if switch(config, "tie_word_embeddings", false)? {
+            from.tied("lm_head.weight");
+            Head::Tokens(token_embedding_vc.shallow_clone())
         } else {
-            from.parameter("lm_head.weight", &[v, c], Init::Normal(deviation))?
+            Head::Tokens(from.parameter("lm_head.weight", &[v, c], Init::Normal(deviation))?)
         };
         let (cos_td, sin_td) = rotations(config, d, t, from.device)?;
         Ok(Self {
             token_embedding_vc,
             blocks,
             norm,
-            head_vc,
+            head,
             cos_td,
             sin_td,
-            head_size: d,
-            epsilon: number(config, "rms_norm_eps", 1e-6)?,
             attention_dropout: number(config, "attention_dropout", 0.0)?,
-            parameters: std::mem::take(&mut from.parameters),
+            parameters: from.finish()?,
             shape: Shape {
                 n_layers: unsigned(n_layers),
                 n_heads: unsigned(h),
@@ -168,30 +196,42 @@ impl Llama {
                 vocab_size: unsigned(v),
                 seq_len_max: unsigned(t),
                 n_position_parameters: 0,
+                is_causal: true,
+                has_token_head: n_scores == 0,
+                n_scores: unsigned(n_scores),
             },
         })
     }
+}
 
-    fn norm(&self, weight: &Tensor, x_btc: &Tensor) -> Tensor {
-        x_btc.rms_norm(weight.size(), Some(weight), self.epsilon)
+impl Block {
+    fn forward(
+        &self,
+        x_btc: &Tensor,
+        rotation: &Rotation,
+        sight: &Sight,
+        memory: Option<Memory<'_>>,
+    ) -> Tensor {
+        // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
+        let x_btc = x_btc + self.attention(&self.norm_1.apply(x_btc), rotation, sight, memory);
+        let y = self.norm_2.apply(&x_btc);
+        &x_btc + self.down.apply(&(self.gate.apply(&y).silu() * self.up.apply(&y)))
     }
 
     fn attention(
         &self,
-        block: &Block,
-        layer: usize,
         x_btc: &Tensor,
         rotation: &Rotation,
-        pass: &mut Pass<'_>,
+        sight: &Sight,
+        memory: Option<Memory<'_>>,
     ) -> Tensor {
         let (b, t, _) = x_btc.size3().expect("activations have three dimensions");
         let heads =
             |linear: &Linear| linear.apply(x_btc).view([b, t, -1, self.head_size]).transpose(1, 2);
-        let q_bhtd = rotation.apply(&heads(&block.q));
-        let k_bgtd = rotation.apply(&heads(&block.k));
-        let v_bgtd = heads(&block.v);
-        let y_bhtd = attend(&q_bhtd, k_bgtd, v_bgtd, layer, self.attention_dropout, pass);
-        block.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, -1]))
+        let q_bhtd = rotation.apply(&heads(&self.q));
+        let k_bgtd = rotation.apply(&heads(&self.k));
+        let y_bhtd = attend(&q_bhtd, k_bgtd, heads(&self.v), sight, memory);
+        self.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, -1]))
     }
 }
 
@@ -204,7 +244,7 @@ impl Model for Llama {
         &self.parameters
     }
 
-    fn logits(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+    fn hidden(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         let (_, t) = tokens_bt.size2().expect("tokens have two dimensions");
         let rotation = match &pass.positions_bt {
             Some(positions) => {
@@ -219,18 +259,35 @@ impl Model for Llama {
             }
         };
         let mut x_btc = Tensor::embedding(&self.token_embedding_vc, tokens_bt, -1, false, false);
+        let sight = pass.sight(t, true, self.attention_dropout, tokens_bt.device());
         for (layer, block) in self.blocks.iter().enumerate() {
-            // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
-            let y = self.norm(&block.norm_1, &x_btc);
-            x_btc = &x_btc + self.attention(block, layer, &y, &rotation, pass);
-            let y = self.norm(&block.norm_2, &x_btc);
-            x_btc = &x_btc + block.down.apply(&(block.gate.apply(&y).silu() * block.up.apply(&y)));
+            pass.keep(&x_btc);
+            x_btc = block.forward(&x_btc, &rotation, &sight, pass.memory(layer));
         }
         pass.finish(t);
         if pass.only_last {
             x_btc = x_btc.narrow(1, t - 1, 1);
         }
-        self.norm(&self.norm, &x_btc).linear::<Tensor>(&self.head_vc, None)
+        let hidden_btc = self.norm.apply(&x_btc);
+        pass.keep(&hidden_btc);
+        hidden_btc
+    }
+
+    fn head(&self, hidden: &Tensor) -> Tensor {
+        let Head::Tokens(weight_vc) = &self.head else { panic!("this model scores sequences") };
+        hidden.linear::<Tensor>(weight_vc, None)
+    }
+
+    fn scores(&self, hidden_btc: &Tensor, last_b: Option<&Tensor>, _: bool) -> Tensor {
+        let Head::Scores(weight_nc) = &self.head else { panic!("this model predicts tokens") };
+        let (b, t, c) = hidden_btc.size3().expect("activations have three dimensions");
+        let last_bc = match last_b {
+            Some(last) => hidden_btc
+                .gather(1, &last.view([b, 1, 1]).expand([b, 1, c], false), false)
+                .squeeze_dim(1),
+            None => hidden_btc.select(1, t - 1),
+        };
+        last_bc.linear::<Tensor>(weight_nc, None)
     }
 }
 
@@ -248,20 +305,6 @@ impl Rotation {
         // The tables are float32: under autocast the product is rounded once, at the end.
         (x_bhtd * &self.cos + turned * &self.sin).to_kind(x_bhtd.kind())
     }
-}
-
-fn linear(
-    from: &mut Builder<'_>,
-    name: &str,
-    shape: [i64; 2],
-    has_bias: bool,
-    deviation: f64,
-) -> Result<Linear> {
-    let weight = from.parameter(&format!("{name}.weight"), &shape, Init::Normal(deviation))?;
-    let bias = has_bias
-        .then(|| from.parameter(&format!("{name}.bias"), &shape[..1], Init::Zeros))
-        .transpose()?;
-    Ok(Linear { weight, bias })
 }
 
 /// Returns cosines and sines of every position and channel, `[T, D]` each, in float32.

@@ -3,7 +3,10 @@
 //! A [`ModelKind`] turns the recipe's numbers into a `config.json`, and a `config.json` with weights (read or
 //! drawn) into a [`Model`]. [`load`] and [`fresh`] are the two ways in, [`save`] the way out.
 
+mod bert;
+mod builder;
 mod gpt2;
+mod linear;
 mod llama;
 
 use std::fmt;
@@ -12,16 +15,16 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
+use self::builder::{Builder, Origin};
 pub use crate::attention::{Cache, Pass};
 use crate::error::{Error, Result};
-use crate::random::Random;
 use crate::recipe;
 use crate::weights::{self, WeightFiles};
 
 /// Every model, sorted by name.
-pub const KINDS: [ModelKind; 2] = [gpt2::KIND, llama::KIND];
+pub const KINDS: [ModelKind; 3] = [bert::KIND, gpt2::KIND, llama::KIND];
 
 /// One architecture.
 #[derive(Clone, Copy)]
@@ -44,7 +47,7 @@ impl fmt::Debug for ModelKind {
     }
 }
 
-/// A decoder that gives logits for the next token at each position.
+/// A transformer: what it makes of tokens, and the heads that read it.
 pub trait Model: Send + fmt::Debug {
     /// Its sizes.
     fn shape(&self) -> Shape;
@@ -52,8 +55,28 @@ pub trait Model: Send + fmt::Debug {
     /// Every parameter, in the order of the architecture; a tied one is there once.
     fn parameters(&self) -> &[Parameter];
 
-    /// Returns `logits_btv` for `tokens_bt` (int64), in the kind of the pass (float32, or bfloat16 under autocast).
-    fn logits(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor;
+    /// Returns what the heads read, `[B, T, C]`, for `tokens_bt` (int64).
+    fn hidden(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor;
+
+    /// Returns the logits of every token of the vocabulary, `[.., V]`, for `hidden` `[.., C]`, in the kind of the pass
+    /// (float32, or bfloat16 under autocast).
+    ///
+    /// # Panics
+    /// When the model has no such head: [`Shape::has_token_head`].
+    fn head(&self, hidden: &Tensor) -> Tensor;
+
+    /// Returns the scores of whole sequences, `[B, N]`: classes, a regression or whether one sentence follows the other.
+    ///
+    /// `last_b`: index of the last token of each sequence, for decoders; by default that of the last column.
+    ///
+    /// # Panics
+    /// When [`Shape::n_scores`] is 0.
+    fn scores(&self, hidden_btc: &Tensor, last_b: Option<&Tensor>, is_training: bool) -> Tensor;
+
+    /// Returns `logits_btv` for `tokens_bt`.
+    fn logits(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+        self.head(&self.hidden(tokens_bt, pass))
+    }
 }
 
 /// A named tensor that training updates. Names are those of the Hugging Face checkpoint.
@@ -65,7 +88,7 @@ pub struct Parameter {
     pub tensor: Tensor,
 }
 
-/// The sizes of a decoder.
+/// The sizes of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Blocks.
@@ -80,6 +103,12 @@ pub struct Shape {
     pub seq_len_max: u64,
     /// Numbers in position embeddings, which cost no multiplication.
     pub n_position_parameters: u64,
+    /// Whether each token sees only those before it.
+    pub is_causal: bool,
+    /// Whether it has logits for tokens.
+    pub has_token_head: bool,
+    /// Scores per sequence; 0 for a model without such a head.
+    pub n_scores: u64,
 }
 
 impl Shape {
@@ -118,7 +147,7 @@ pub fn fresh(recipe: &recipe::Model, vocab_size: u64, seed: u64, device: Device)
     let name = recipe.kind.as_deref().unwrap_or_default();
     let kind = find(name).ok_or_else(|| unknown_kind("recipe", name))?;
     let config = (kind.configure)(recipe, vocab_size);
-    let mut builder = Builder { origin: Origin::Seed(seed), device, parameters: Vec::new() };
+    let mut builder = Builder::new(Origin::Seed(seed), device);
     let model = (kind.build)(&config, &mut builder)?;
     Ok(Loaded { model, config })
 }
@@ -136,8 +165,7 @@ pub fn outline(recipe: &recipe::Model, vocab_size: u64) -> Result<Loaded> {
             (kind, (kind.configure)(recipe, vocab_size))
         }
     };
-    let device = Device::Cpu;
-    let mut builder = Builder { origin: Origin::Nothing, device, parameters: Vec::new() };
+    let mut builder = Builder::new(Origin::Nothing, Device::Cpu);
     let model = (kind.build)(&config, &mut builder)?;
     Ok(Loaded { model, config })
 }
@@ -151,9 +179,8 @@ pub fn outline(recipe: &recipe::Model, vocab_size: u64) -> Result<Loaded> {
 pub fn load(folder: &Path, device: Device) -> Result<Loaded> {
     let (kind, config) = read_config(folder)?;
     let files = WeightFiles::open_folder(folder)?;
-    let mut builder = Builder { origin: Origin::Files(&files), device, parameters: Vec::new() };
+    let mut builder = Builder::new(Origin::Files(&files), device);
     let model = (kind.build)(&config, &mut builder)?;
-    refuse_unused(&files, model.parameters())?;
     Ok(Loaded { model, config })
 }
 
@@ -196,96 +223,8 @@ fn unknown_kind(place: &str, name: &str) -> Error {
         action: "load",
         what: format!("the model of `{place}`"),
         why: format!("no model is called `{name}`"),
-        hint: format!("there are {}", known.join(" and ")),
+        hint: format!("there are {}", known.join(", ")),
     }
-}
-
-/// Buffers that older checkpoints carry and that are computed here.
-const COMPUTED: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
-
-fn refuse_unused(files: &WeightFiles, parameters: &[Parameter]) -> Result<()> {
-    let is_tied = !parameters.iter().any(|p| p.name == "lm_head.weight");
-    let unused = files.names().find(|&name| {
-        let is_taken = parameters.iter().any(|p| p.name == name || without_prefix(&p.name) == name);
-        let is_computed = COMPUTED.iter().any(|suffix| name.ends_with(suffix));
-        !(is_taken || is_computed || (is_tied && name == "lm_head.weight"))
-    });
-    let Some(name) = unused else { return Ok(()) };
-    Err(Error::Unusable {
-        action: "load",
-        what: format!("`{}`", files.place()),
-        why: format!("the architecture in config.json has no parameter `{name}`"),
-        hint: "config.json and weights must come from the same model".to_owned(),
-    })
-}
-
-/// Checkpoints of a bare base model lack the first part of each name.
-fn without_prefix(name: &str) -> &str {
-    name.strip_prefix("transformer.").or_else(|| name.strip_prefix("model.")).unwrap_or(name)
-}
-
-/// Gives a model its parameters: read from files, or drawn from a seed.
-struct Builder<'a> {
-    origin: Origin<'a>,
-    device: Device,
-    parameters: Vec<Parameter>,
-}
-
-enum Origin<'a> {
-    Seed(u64),
-    Files(&'a WeightFiles),
-    /// One zero that looks like all of them.
-    Nothing,
-}
-
-/// How a fresh parameter begins.
-#[derive(Clone, Copy)]
-enum Init {
-    Zeros,
-    Ones,
-    /// Around zero, with this standard deviation.
-    Normal(f64),
-}
-
-impl Builder<'_> {
-    fn parameter(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
-        let tensor = match self.origin {
-            Origin::Seed(seed) => draw(seed, name, shape, init)?,
-            Origin::Nothing => Tensor::zeros([1], (Kind::Float, self.device)).expand(shape, false),
-            Origin::Files(files) => {
-                let stored = if files.has(name) { name } else { without_prefix(name) };
-                if files.shape(stored).is_some_and(|found| found != shape) {
-                    return Err(Error::Unusable {
-                        action: "load",
-                        what: format!("`{}`", files.place()),
-                        why: format!(
-                            "`{stored}` has the shape {:?}, config.json says {shape:?}",
-                            files.shape(stored).expect("just found")
-                        ),
-                        hint: "config.json and weights must come from the same model".to_owned(),
-                    });
-                }
-                files.tensor(stored)?
-            }
-        };
-        let tensor = tensor.to_kind(Kind::Float).to_device(self.device).set_requires_grad(true);
-        self.parameters.push(Parameter { name: name.to_owned(), tensor: tensor.shallow_clone() });
-        Ok(tensor)
-    }
-}
-
-fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
-    let options = (Kind::Float, Device::Cpu);
-    let made = match init {
-        Init::Zeros => Tensor::f_zeros(shape, options),
-        Init::Ones => Tensor::f_ones(shape, options),
-        Init::Normal(deviation) => {
-            let n = usize::try_from(shape.iter().product::<i64>()).expect("sizes are positive");
-            let draws = Random::new(seed, name).normals(n, deviation);
-            Tensor::f_from_slice(&draws).and_then(|flat| flat.f_view(shape))
-        }
-    };
-    made.map_err(Error::torch("make a parameter"))
 }
 
 /// A number of `config.json` that must be there and positive.
@@ -336,4 +275,17 @@ fn divides(config: &Value, what: &str, whole: i64, parts: &str) -> Result<i64> {
 
 fn unsigned(n: i64) -> u64 {
     u64::try_from(n).expect("sizes are positive")
+}
+
+/// Scores per sequence of a checkpoint that scores sequences, as transformers counts its labels; else 0.
+fn n_scores(config: &Value) -> Result<i64> {
+    let architecture = config["architectures"][0].as_str().unwrap_or_default();
+    if !architecture.ends_with("ForSequenceClassification") {
+        return Ok(0);
+    }
+    if config.get("num_labels").is_some_and(|n| !n.is_null()) {
+        return size(config, "num_labels");
+    }
+    let n = config["id2label"].as_object().map_or(2, serde_json::Map::len);
+    i64::try_from(n).map_err(|_| bad_config("id2label", &n.to_string(), "fewer labels"))
 }

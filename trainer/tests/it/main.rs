@@ -5,6 +5,7 @@
     reason = "the lints know `#[test]` functions, not those they call"
 )]
 
+mod encoder;
 mod generation;
 mod parity;
 mod process;

@@ -1,0 +1,91 @@
+//! A matrix product with an optional bias, as every model here uses it.
+
+use tch::Tensor;
+
+use super::builder::{Builder, Init};
+use crate::error::Result;
+
+/// In which order a checkpoint stores a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// `[out, in]`, as `torch.nn.Linear`.
+    OutIn,
+    /// `[in, out]`, as GPT-2's `Conv1D`.
+    InOut,
+}
+
+/// `y = x W + b` over the last dimension.
+#[derive(Debug)]
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    layout: Layout,
+}
+
+/// What a [`Linear`] begins as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spec {
+    pub(super) n_in: i64,
+    pub(super) n_out: i64,
+    pub(super) has_bias: bool,
+    pub(super) layout: Layout,
+    /// Of the fresh weight, around zero.
+    pub(super) deviation: f64,
+}
+
+impl Linear {
+    /// Takes `name.weight` and, where the spec has one, `name.bias`.
+    pub(super) fn new(from: &mut Builder<'_>, name: &str, spec: Spec) -> Result<Self> {
+        let Spec { n_in, n_out, has_bias, layout, deviation } = spec;
+        let shape = match layout {
+            Layout::OutIn => [n_out, n_in],
+            Layout::InOut => [n_in, n_out],
+        };
+        let weight = from.parameter(&format!("{name}.weight"), &shape, Init::Normal(deviation))?;
+        let bias = has_bias
+            .then(|| from.parameter(&format!("{name}.bias"), &[n_out], Init::Zeros))
+            .transpose()?;
+        Ok(Self { weight, bias, layout })
+    }
+
+    pub(super) fn apply(&self, x: &Tensor) -> Tensor {
+        match self.layout {
+            Layout::OutIn => x.linear(&self.weight, self.bias.as_ref()),
+            Layout::InOut => {
+                let size = x.size();
+                let n_in = *size.last().expect("activations have dimensions");
+                let flat = x.reshape([-1, n_in]);
+                let flat = match &self.bias {
+                    Some(bias) => bias.addmm(&flat, &self.weight),
+                    None => flat.matmul(&self.weight),
+                };
+                let mut out = size;
+                *out.last_mut().expect("as above") = -1;
+                flat.view(out.as_slice())
+            }
+        }
+    }
+}
+
+/// The gain and bias of a layer norm.
+#[derive(Debug)]
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Takes `name.weight` and `name.bias`, `[c]` each.
+    pub(super) fn new(from: &mut Builder<'_>, name: &str, c: i64, epsilon: f64) -> Result<Self> {
+        Ok(Self {
+            weight: from.parameter(&format!("{name}.weight"), &[c], Init::Ones)?,
+            bias: from.parameter(&format!("{name}.bias"), &[c], Init::Zeros)?,
+            epsilon,
+        })
+    }
+
+    pub(super) fn apply(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
+    }
+}
