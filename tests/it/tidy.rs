@@ -192,6 +192,11 @@ fn models_are_listed_once_and_sorted() {
     check_kinds("trainer/src/model");
 }
 
+#[test]
+fn objectives_are_listed_once_and_sorted() {
+    check_kinds("trainer/src/objective");
+}
+
 /// Compares the files of `folder` with the modules and kinds that its `mod.rs` lists: every file is a module,
 /// every file that has a `KIND` is in `KINDS`, and both lists are sorted.
 fn check_kinds(folder: &str) {

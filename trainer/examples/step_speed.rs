@@ -32,6 +32,7 @@ fn main() -> anyhow::Result<()> {
         data_version: None,
         run: folder.join("run"),
         model: Model { kind: Some("gpt2".to_owned()), ..Model::default() },
+        objective: trainer::objective::Config::default(),
         train: Train {
             steps,
             batch_sequences: 8,

@@ -45,6 +45,9 @@ impl Data {
         let snapshot = dataset.open(version)?;
         let newest_version = dataset.versions()?.last().copied().unwrap_or(snapshot.version);
         let seq_len = usize::try_from(recipe.model.seq_len).expect("checked with the recipe");
+        // A dialogue that is cut in two teaches half an answer.
+        let packing =
+            if recipe.objective.kind == "supervised" { Packing::BestFit } else { Packing::Stream };
         let open = |split: &str| {
             let (split, seed) = (split.to_owned(), recipe.train.seed);
             let config = ReaderConfig {
@@ -52,8 +55,8 @@ impl Data {
                 seq_len,
                 seed,
                 verify: recipe.train.verify,
-                packing: Packing::Stream,
-                mask_documents: false,
+                packing,
+                mask_documents: recipe.objective.masks_documents(),
             };
             SequenceReader::open(&recipe.data, Some(snapshot.version), config)
         };

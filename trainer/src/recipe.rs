@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shard::config;
 
 use crate::error::{Error, Result};
+use crate::objective;
 use crate::schedule::Shape;
 
 /// A run as its author wants it. Paths are relative to the recipe's folder until [`Recipe::load`] resolves them.
@@ -20,6 +21,9 @@ pub struct Recipe {
     pub run: PathBuf,
     /// What is trained.
     pub model: Model,
+    /// What it is trained to do.
+    #[serde(default)]
+    pub objective: objective::Config,
     /// How long and on what.
     pub train: Train,
     /// How parameters are updated.
@@ -31,7 +35,7 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// `gpt2` or `llama`.
+    /// `bert`, `gpt2` or `llama`.
     pub kind: Option<String>,
     /// A Hugging Face folder to start from.
     pub from: Option<PathBuf>,

@@ -5,11 +5,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
 use shard::reader::ReaderState;
+use shard::tokenizer::Tokenizer;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::checkpoint::{self, State};
@@ -17,11 +19,11 @@ use crate::data::Data;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{self, Loaded, Pass};
-use crate::objective::causal_lm;
+use crate::objective::{self, MicroBatch, Objective, Vocabulary};
 use crate::optimizer::{self, Optimizer};
 use crate::recipe::{Precision, Recipe};
 use crate::schedule::Schedule;
-use crate::source::{self, Batches, MicroBatch, Plan};
+use crate::source::{self, Batches, Plan};
 use crate::torch;
 
 /// Watches a run, and may ask it to stop.
@@ -182,6 +184,7 @@ struct Run<'a> {
     optimizer: Optimizer,
     schedule: Schedule,
     metrics: Metrics,
+    objective: Arc<dyn Objective>,
     batches: Batches,
     held_out: Vec<MicroBatch>,
     token_bytes: Option<Tensor>,
@@ -239,7 +242,10 @@ impl<'a> Run<'a> {
             rank: 0,
             world: 1,
         };
-        let held_out = held_out(recipe, data.validation, plan)?;
+        let vocabulary = vocabulary(recipe, &data)?;
+        let objective: Arc<dyn Objective> =
+            objective::build(&recipe.objective, &vocabulary, loaded.model.shape())?.into();
+        let held_out = held_out(recipe, data.validation, objective.as_ref(), plan)?;
         let token_bytes = data.token_bytes.map(|bytes| {
             let bytes: Vec<i64> = bytes.into_iter().map(i64::from).collect();
             Tensor::from_slice(&bytes).to_device(device)
@@ -250,7 +256,14 @@ impl<'a> Run<'a> {
             optimizer,
             schedule: schedule(recipe),
             metrics: Metrics::open(&recipe.run, step)?,
-            batches: Batches::start(data.train, plan, step, recipe.train.steps),
+            batches: Batches::start(
+                data.train,
+                Arc::clone(&objective),
+                plan,
+                step,
+                recipe.train.steps,
+            ),
+            objective,
             held_out,
             token_bytes,
             identity: Identity {
@@ -315,7 +328,8 @@ impl<'a> Run<'a> {
         let batch = self.batches.next_batch()?;
         let start = Instant::now();
         let lr = self.schedule.rate(self.step);
-        let n_targets = batch.iter().map(|micro| micro.targets_bt.numel()).sum::<usize>();
+        let n_targets = batch.iter().map(|micro| micro.n_targets).sum::<u64>();
+        refuse_no_targets(n_targets, &format!("the batch of step {}", self.step + 1))?;
         let loss = self.backward(&batch, n_targets)?;
         let norm = self.optimizer.update(lr)?;
         // The only wait for the device in a step.
@@ -327,10 +341,11 @@ impl<'a> Run<'a> {
         let seconds = start.elapsed().as_secs_f64();
         self.step += 1;
         self.seconds += seconds;
-        self.tokens += n_targets as u64;
+        let n_tokens = batch.iter().map(|micro| micro.tokens_bt.numel()).sum::<usize>();
+        self.tokens += n_tokens as u64;
         let is_skipped = !(loss.is_finite() && grad_norm.is_finite());
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let tokens_per_s = n_targets as f64 / seconds.max(1e-9);
+        let tokens_per_s = n_tokens as f64 / seconds.max(1e-9);
         let report = Report {
             step: self.step,
             steps: self.recipe.train.steps,
@@ -345,20 +360,20 @@ impl<'a> Run<'a> {
     }
 
     /// Adds the gradients of every micro-batch; returns the mean loss per target of the whole batch.
-    fn backward(&self, batch: &[MicroBatch], n_targets: usize) -> Result<Tensor> {
+    fn backward(&self, batch: &[MicroBatch], n_targets: u64) -> Result<Tensor> {
         let is_bf16 = self.recipe.train.precision == Precision::Bf16;
         let mut total = Tensor::zeros([], (Kind::Float, self.device));
         for micro in batch {
-            let tokens = micro.tokens_bt.to_device(self.device);
-            let targets = micro.targets_bt.to_device(self.device);
-            let logits = torch::autocast_bf16(self.device, is_bf16, || {
-                self.loaded.model.logits(&tokens, &mut Pass::training())
-            })?;
+            let micro = micro.to_device(self.device);
+            let mut pass = Pass::training();
+            let sum = torch::autocast_bf16(self.device, is_bf16, || {
+                self.objective.loss(self.loaded.model.as_ref(), &micro, &mut pass)
+            })??;
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "a batch has far fewer than 2^52 tokens"
             )]
-            let loss = causal_lm(&logits, &targets) / n_targets as f64;
+            let loss = sum / n_targets as f64;
             loss.f_backward().map_err(Error::torch("compute gradients"))?;
             total += loss.detach();
         }
@@ -420,20 +435,24 @@ impl<'a> Run<'a> {
         let mut n_bytes = Tensor::zeros([], (Kind::Int64, self.device));
         let mut n_tokens = 0;
         for micro in &self.held_out {
-            let targets = micro.targets_bt.to_device(self.device);
-            let tokens = micro.tokens_bt.to_device(self.device);
+            let micro = micro.to_device(self.device);
             let loss = no_grad(|| {
                 torch::autocast_bf16(self.device, is_bf16, || {
-                    self.loaded.model.logits(&tokens, &mut Pass::default())
+                    let mut pass = Pass::default();
+                    self.objective.loss(self.loaded.model.as_ref(), &micro, &mut pass)
                 })
-                .map(|logits| causal_lm(&logits, &targets))
-            })?;
+            })??;
             nats += loss.to_kind(Kind::Double);
-            n_tokens += targets.numel() as u64;
-            if let Some(bytes) = &self.token_bytes {
-                n_bytes += bytes.index_select(0, &targets.view([-1])).sum(Kind::Int64);
+            n_tokens += micro.n_targets;
+            // Bits per byte are of a text that is told from its beginning.
+            let bytes = self.token_bytes.as_ref().filter(|_| self.loaded.model.shape().is_causal);
+            if let Some(bytes) = bytes {
+                let targets = micro.targets_bt.view([-1]);
+                let targets = targets.masked_select(&targets.ne(objective::IGNORED));
+                n_bytes += bytes.index_select(0, &targets).sum(Kind::Int64);
             }
         }
+        refuse_no_targets(n_tokens, "the held-out sequences")?;
         let nats = nats.double_value(&[]);
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 tokens")]
         let loss = nats / n_tokens as f64;
@@ -546,6 +565,7 @@ fn optimizer_config(recipe: &Recipe) -> optimizer::Config {
 fn held_out(
     recipe: &Recipe,
     source: Option<Box<dyn source::SequenceSource>>,
+    objective: &dyn Objective,
     plan: Plan,
 ) -> Result<Vec<MicroBatch>> {
     let Some(mut source) = source else { return Ok(Vec::new()) };
@@ -554,7 +574,29 @@ fn held_out(
         return Ok(Vec::new());
     }
     let plan = Plan { batch_sequences: n, rank: 0, world: 1, ..plan };
-    source::read_batch(source.as_mut(), plan, 0)
+    source::read_batch(source.as_mut(), objective, plan, 0)
+}
+
+/// What the objective needs to know of the dataset's tokenizer.
+fn vocabulary(recipe: &Recipe, data: &Data) -> Result<Vocabulary> {
+    let seed = recipe.train.seed;
+    match &data.tokenizer {
+        Some(path) => Ok(Vocabulary::of(&Tokenizer::load(path)?, seed)),
+        None => Ok(Vocabulary { seed, ..Vocabulary::default() }),
+    }
+}
+
+/// A mean over nothing is no number.
+fn refuse_no_targets(n_targets: u64, what: &str) -> Result<()> {
+    if n_targets > 0 {
+        return Ok(());
+    }
+    Err(Error::Unusable {
+        action: "train on",
+        what: what.to_owned(),
+        why: "none of its tokens is a target".to_owned(),
+        hint: "check the dataset's `loss_mask`, or take more sequences per batch".to_owned(),
+    })
 }
 
 fn refuse_too_few(recipe: &Recipe, data: &Data) -> Result<()> {

@@ -3,24 +3,25 @@
 //! The order of samples is a pure function of the dataset, its seed and the sample's index, so a batch is known from
 //! its step alone, whatever was read before and by how many processes.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use shard::reader::{SequenceReader, rank_samples};
-use tch::Tensor;
+use shard::reader::{Samples, Sequence, SequenceReader, rank_samples};
 
 use crate::error::{Error, Result};
+use crate::objective::{self, MicroBatch, Objective};
 
 /// Gives the tokens of each sample.
 pub trait SequenceSource: Send {
     /// Samples per epoch.
     fn n_sequences(&self) -> u64;
 
-    /// Fills `out` with the `seq_len + 1` tokens of global sample `sample`.
+    /// Fills `out` with global sample `sample`: `seq_len + 1` tokens, where documents begin, and which targets count.
     ///
     /// # Errors
     /// When the dataset cannot be read.
-    fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()>;
+    fn read(&mut self, sample: u64, out: &mut Sequence) -> Result<()>;
 }
 
 impl SequenceSource for SequenceReader {
@@ -28,8 +29,8 @@ impl SequenceSource for SequenceReader {
         self.n_sequences()
     }
 
-    fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()> {
-        Ok(self.read(sample, out)?)
+    fn read(&mut self, sample: u64, out: &mut Sequence) -> Result<()> {
+        Ok(self.read_sequence(sample, out)?)
     }
 }
 
@@ -53,10 +54,12 @@ impl SequenceSource for Memory {
         (self.tokens.len().saturating_sub(1) / self.seq_len) as u64
     }
 
-    fn read(&mut self, sample: u64, out: &mut [u32]) -> Result<()> {
+    fn read(&mut self, sample: u64, out: &mut Sequence) -> Result<()> {
         let index = usize::try_from(sample % self.n_sequences()).expect("it is in memory");
         let start = index * self.seq_len;
-        out.copy_from_slice(&self.tokens[start..=start + self.seq_len]);
+        out.tokens = self.tokens[start..=start + self.seq_len].to_vec();
+        out.boundaries = vec![0, u32::try_from(self.seq_len + 1).expect("a sequence length")];
+        out.loss_mask = vec![true; self.seq_len];
         Ok(())
     }
 }
@@ -78,15 +81,6 @@ pub struct Plan {
     pub world: u64,
 }
 
-/// One pass: what the model sees and what it should say, `[B, T]` int64 each.
-#[derive(Debug)]
-pub struct MicroBatch {
-    /// Tokens.
-    pub tokens_bt: Tensor,
-    /// The token after each.
-    pub targets_bt: Tensor,
-}
-
 /// Batches of the steps `from..to`, made on a thread of their own.
 #[derive(Debug)]
 pub struct Batches {
@@ -100,11 +94,17 @@ const BATCHES_AHEAD: usize = 2;
 impl Batches {
     /// Starts to read the batch of step `from`; a batch is the micro-batches of one step.
     #[must_use]
-    pub fn start(mut source: Box<dyn SequenceSource>, plan: Plan, from: u64, to: u64) -> Self {
+    pub fn start(
+        mut source: Box<dyn SequenceSource>,
+        objective: Arc<dyn Objective>,
+        plan: Plan,
+        from: u64,
+        to: u64,
+    ) -> Self {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let thread = thread::Builder::new()
             .name("sequences".to_owned())
-            .spawn(move || feed(source.as_mut(), plan, from..to, &sender))
+            .spawn(move || feed(source.as_mut(), objective.as_ref(), plan, from..to, &sender))
             .expect("a thread can be started");
         Self { receiver: Some(receiver), thread: Some(thread) }
     }
@@ -136,12 +136,13 @@ impl Drop for Batches {
 
 fn feed(
     source: &mut dyn SequenceSource,
+    objective: &dyn Objective,
     plan: Plan,
     steps: std::ops::Range<u64>,
     sender: &SyncSender<Result<Vec<MicroBatch>>>,
 ) {
     for step in steps {
-        let batch = read_batch(source, plan, step * plan.batch_sequences);
+        let batch = read_batch(source, objective, plan, step * plan.batch_sequences);
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {
             return;
@@ -155,33 +156,25 @@ fn feed(
 /// When the dataset cannot be read, or holds an id beyond the vocabulary.
 pub fn read_batch(
     source: &mut dyn SequenceSource,
+    objective: &dyn Objective,
     plan: Plan,
     next_sample: u64,
 ) -> Result<Vec<MicroBatch>> {
     let samples = rank_samples(next_sample, plan.batch_sequences, plan.rank, plan.world);
     let samples: Vec<u64> = samples.collect();
     let per_pass = usize::try_from(plan.micro_batch_sequences).unwrap_or(usize::MAX);
-    let mut row = vec![0u32; plan.seq_len + 1];
     let mut batch = Vec::new();
     for part in samples.chunks(per_pass) {
-        let mut ids: Vec<i64> = Vec::with_capacity(part.len() * row.len());
+        let mut rows = Vec::with_capacity(part.len());
         for &sample in part {
-            source.read(sample, &mut row)?;
-            check_ids(&row, sample, plan.vocab_size)?;
-            ids.extend(row.iter().map(|&id| i64::from(id)));
+            let mut sequence = Sequence::default();
+            source.read(sample, &mut sequence)?;
+            check_ids(&sequence.tokens, sample, plan.vocab_size)?;
+            rows.push((sample, sequence));
         }
-        batch.push(micro_batch(&ids, plan.seq_len));
+        batch.push(objective::micro_batch(objective, &rows));
     }
     Ok(batch)
-}
-
-fn micro_batch(ids: &[i64], seq_len: usize) -> MicroBatch {
-    let t = i64::try_from(seq_len).expect("a sequence length");
-    let rows = Tensor::from_slice(ids).view([-1, t + 1]);
-    MicroBatch {
-        tokens_bt: rows.narrow(1, 0, t).contiguous(),
-        targets_bt: rows.narrow(1, 1, t).contiguous(),
-    }
 }
 
 fn check_ids(row: &[u32], sample: u64, vocab_size: u64) -> Result<()> {
@@ -197,6 +190,7 @@ fn check_ids(row: &[u32], sample: u64, vocab_size: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Shape;
 
     #[test]
     fn a_target_is_the_token_that_follows() {
@@ -209,7 +203,21 @@ mod tests {
             rank: 0,
             world: 1,
         };
-        let batch = read_batch(&mut source, plan, 0).unwrap();
+        let shape = Shape {
+            n_layers: 1,
+            n_heads: 1,
+            head_size: 8,
+            vocab_size: 17,
+            seq_len_max: 4,
+            n_position_parameters: 0,
+            is_causal: true,
+            has_token_head: true,
+            n_scores: 0,
+        };
+        let vocabulary = objective::Vocabulary::default();
+        let objective =
+            objective::build(&objective::Config::default(), &vocabulary, shape).unwrap();
+        let batch = read_batch(&mut source, objective.as_ref(), plan, 0).unwrap();
         assert_eq!(batch.len(), 2);
         let tokens = Vec::<Vec<i64>>::try_from(&batch[1].tokens_bt).unwrap();
         assert_eq!(tokens, [[8, 9, 10, 11], [12, 13, 14, 15]]);

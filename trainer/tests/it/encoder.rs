@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::model::{self, Loaded, Pass};
-use trainer::objective::{IGNORED, causal_lm};
+use trainer::objective::{IGNORED, sum_of_losses};
 use trainer::torch;
 use trainer::weights::WeightFiles;
 
@@ -43,7 +43,7 @@ fn logits_scores_losses_and_gradients_equal_the_reference() {
             check("logits", &logits, theirs, &mut line);
             let labels = tensor("labels");
             let n = labels.ne(IGNORED).sum(Kind::Int64).int64_value(&[]);
-            loss += causal_lm(&logits, &labels) / n as f64;
+            loss += sum_of_losses(&logits, &labels).unwrap() / n as f64;
         }
         if shape.n_scores > 0 {
             let scores = loaded.model.scores(&hidden, None, false);

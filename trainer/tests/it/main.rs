@@ -7,6 +7,7 @@
 
 mod encoder;
 mod generation;
+mod objective;
 mod parity;
 mod process;
 mod resume;

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 use trainer::model::{self, Cache, Pass};
-use trainer::objective::{IGNORED, causal_lm};
+use trainer::objective::{IGNORED, sum_of_losses};
 use trainer::optimizer::{Config, Optimizer};
 use trainer::schedule::{Schedule, Shape};
 use trainer::torch;
@@ -132,7 +132,8 @@ fn losses_and_gradients(
     let targets = labels.narrow(1, 1, t - 1);
     let n_targets = targets.ne(IGNORED).sum(Kind::Int64).int64_value(&[]);
     assert_eq!(n_targets, numbers["valid_targets"].as_i64().unwrap());
-    let loss = causal_lm(&logits.narrow(1, 0, t - 1).contiguous(), &targets) / n_targets as f64;
+    let loss = sum_of_losses(&logits.narrow(1, 0, t - 1).contiguous(), &targets).unwrap()
+        / n_targets as f64;
     loss.backward();
     let loss_far = (loss.double_value(&[]) - numbers["loss"].as_f64().unwrap()).abs();
     assert!(loss_far < LOSS, "loss differs by {loss_far}");
@@ -217,7 +218,7 @@ fn ten_steps_of_a_real_model_equal_the_reference() {
             let (tokens, labels) = (tensor("input_ids"), tensor("labels"));
             let t = tokens.size()[1];
             let logits = loaded.model.logits(&tokens.narrow(1, 0, t - 1), &mut Pass::training());
-            let loss = causal_lm(&logits, &labels.narrow(1, 1, t - 1)) / n_targets;
+            let loss = sum_of_losses(&logits, &labels.narrow(1, 1, t - 1)).unwrap() / n_targets;
             loss.backward();
             total += loss.double_value(&[]);
         }

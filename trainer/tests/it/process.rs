@@ -230,7 +230,7 @@ fn a_plan_trains_nothing_and_mistakes_are_said_with_a_hint() {
 
     for (flag, expected) in [
         ("train.stepz=1", "steps"),
-        ("model.kind=gpt3", "`gpt2` and `llama`"),
+        ("model.kind=gpt3", "`bert`, `gpt2`, `llama`"),
         ("data=nowhere", "nowhere"),
         ("optimizer.lr=-1", "`optimizer.lr` is -1"),
     ] {
