@@ -69,6 +69,9 @@ enum Verb {
         /// Only the likeliest tokens that together have this probability.
         #[arg(long, default_value_t = 1.0)]
         top_p: f64,
+        /// Makes tokens that are there already less likely; 1 changes nothing.
+        #[arg(long, default_value_t = 1.0)]
+        repetition_penalty: f64,
         /// Seeds the draws.
         #[arg(long, default_value_t = 42)]
         seed: u64,
@@ -90,8 +93,19 @@ fn main() -> ExitCode {
                 if dry_run { plan(&loaded, json) } else { train(&recipe, &loaded, json, quiet) }
             })
         }
-        Verb::Generate { model, prompt, tokens, temperature, top_k, top_p, seed, json } => {
-            let sampling = Sampling { temperature, top_k, top_p, seed };
+        Verb::Generate {
+            model,
+            prompt,
+            tokens,
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            seed,
+            json,
+        } => {
+            let sampling =
+                Sampling { temperature, top_k, top_p, repetition_penalty, seed, ..Sampling::PLAIN };
             write_text(&model, &prompt, tokens, sampling, json)
         }
     };
