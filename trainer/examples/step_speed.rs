@@ -33,6 +33,7 @@ fn main() -> anyhow::Result<()> {
         run: folder.join("run"),
         model: Model { kind: Some("gpt2".to_owned()), ..Model::default() },
         objective: trainer::objective::Config::default(),
+        adapter: None,
         train: Train {
             steps,
             batch_sequences: 8,

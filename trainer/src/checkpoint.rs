@@ -20,8 +20,7 @@ use crate::weights;
 
 /// The format that this build writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
-/// The files of a checkpoint besides `state.json`.
-const FILES: [&str; 3] = ["config.json", "model.safetensors", "optimizer.safetensors"];
+const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 /// Unfinished folders begin so, and are removed at the next save.
 const ASIDE: &str = ".tmp-";
@@ -82,9 +81,10 @@ pub fn save(
     let name = format!("step-{:08}", state.step);
     let aside = parent.join(format!("{ASIDE}{name}"));
     fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
-    model::save(loaded, &aside)?;
-    weights::write(&aside.join("optimizer.safetensors"), &optimizer.state())?;
-    for name in FILES {
+    let mut files = model::save(loaded, &aside)?;
+    files.push(OPTIMIZER);
+    weights::write(&aside.join(OPTIMIZER), &optimizer.state())?;
+    for name in files {
         state.files.insert(name.to_owned(), hash_file(&aside.join(name))?);
     }
     let sealed = Sealed { blake3: seal(&state), state };
@@ -160,9 +160,12 @@ fn verify(path: &Path) -> std::result::Result<State, String> {
             ));
         }
     }
-    for name in FILES {
-        let wanted =
-            state.files.get(name).ok_or_else(|| format!("`{STATE}` has no hash of `{name}`"))?;
+    for name in ["config.json", OPTIMIZER] {
+        if !state.files.contains_key(name) {
+            return Err(format!("`{STATE}` has no hash of `{name}`"));
+        }
+    }
+    for (name, wanted) in &state.files {
         let found = hash_file(&path.join(name)).map_err(|error| error.to_string())?;
         if found != *wanted {
             return Err(format!("`{name}` has the hash {found}, `{STATE}` says {wanted}"));

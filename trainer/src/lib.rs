@@ -3,6 +3,7 @@
 //! A [`recipe::Recipe`] names a dataset of tokens, a model and an optimizer; [`run::train`] makes or resumes
 //! the run. Same recipe, same data, same threads: same weights, bit for bit, however often it was stopped.
 
+pub mod adapter;
 pub mod attention;
 pub mod checkpoint;
 pub mod data;

@@ -13,6 +13,7 @@ use serde_json::json;
 use shard::tokenizer::Tokenizer;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use tch::Device;
 use trainer::data::Data;
 use trainer::generate::{self, Sampling};
 use trainer::recipe::{Precision, Recipe};
@@ -47,6 +48,15 @@ enum Verb {
         /// Prints no progress.
         #[arg(long)]
         quiet: bool,
+    },
+    /// Adds a model's adapters to its weights, and writes a plain Hugging Face folder.
+    ///
+    /// Example: gristmill-train merge runs/tuned merged
+    Merge {
+        /// A run's folder, or a folder with `adapter_config.json`.
+        model: PathBuf,
+        /// The new folder.
+        out: PathBuf,
     },
     /// Continues a text with a trained model.
     ///
@@ -93,6 +103,7 @@ fn main() -> ExitCode {
                 if dry_run { plan(&loaded, json) } else { train(&recipe, &loaded, json, quiet) }
             })
         }
+        Verb::Merge { model, out } => merge(&model, &out),
         Verb::Generate {
             model,
             prompt,
@@ -352,6 +363,25 @@ fn write_text(
     Ok(ExitCode::SUCCESS)
 }
 
+fn merge(path: &Path, out: &Path) -> anyhow::Result<ExitCode> {
+    let folder = model_folder(path)?;
+    let loaded = model::load(&folder, Device::Cpu)?;
+    if loaded.adapter.is_none() {
+        anyhow::bail!(
+            "cannot merge `{}`: it has no adapters\nhint: give the folder that holds `{}`",
+            folder.display(),
+            trainer::adapter::CONFIG
+        );
+    }
+    std::fs::create_dir(out).with_context(|| format!("cannot create `{}`", out.display()))?;
+    model::save_merged(&loaded, out)?;
+    if let Ok(tokenizer) = tokenizer_file(path, &folder) {
+        std::fs::copy(&tokenizer, out.join("tokenizer.json"))
+            .with_context(|| format!("cannot copy `{}`", tokenizer.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The finished model of a run, else its newest checkpoint, else the folder itself.
 fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     let finished = path.join("model");
@@ -363,7 +393,10 @@ fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn tokenizer_file(path: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
-    let candidates = [folder.join("tokenizer.json"), path.join("tokenizer.json")];
+    let mut candidates = vec![folder.join("tokenizer.json"), path.join("tokenizer.json")];
+    if folder.join(trainer::adapter::CONFIG).is_file() {
+        candidates.push(trainer::adapter::Adapter::read(folder)?.base.join("tokenizer.json"));
+    }
     let found = candidates.iter().find(|candidate| candidate.is_file());
     found.cloned().with_context(|| {
         format!(

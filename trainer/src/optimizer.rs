@@ -50,7 +50,8 @@ impl Optimizer {
     pub fn new(parameters: &[Parameter], config: Config) -> Self {
         let device = parameters.first().expect("a model has parameters").tensor.device();
         let mut groups = [Group::default(), Group::default()];
-        for parameter in parameters {
+        // Frozen ones, beneath adapters, stay as they are.
+        for parameter in parameters.iter().filter(|p| p.tensor.requires_grad()) {
             let group = &mut groups[usize::from(parameter.tensor.dim() < 2)];
             group.names.push(parameter.name.clone());
             group.parameters.push(parameter.tensor.shallow_clone());

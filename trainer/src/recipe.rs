@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shard::config;
 
+use crate::adapter;
 use crate::error::{Error, Result};
 use crate::objective;
 use crate::schedule::Shape;
@@ -24,6 +25,8 @@ pub struct Recipe {
     /// What it is trained to do.
     #[serde(default)]
     pub objective: objective::Config,
+    /// Trains small matrices beside frozen weights (`model.from` only).
+    pub adapter: Option<adapter::Config>,
     /// How long and on what.
     pub train: Train,
     /// How parameters are updated.
@@ -217,6 +220,12 @@ impl Recipe {
         if model.kind.is_some() == model.from.is_some() {
             let message = "`model` needs one of `kind` (a fresh model) and `from` (a folder)";
             return Err(mistake(place, message));
+        }
+        if self.adapter.is_some() && model.from.is_none() {
+            return Err(mistake(
+                place,
+                "`adapter` needs `model.from`, the folder of a trained model",
+            ));
         }
         for (name, value) in [
             ("train.steps", train.steps),

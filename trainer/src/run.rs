@@ -114,7 +114,10 @@ pub fn data_version(recipe: &Recipe) -> Result<Option<u64>> {
 /// [`Error::Unusable`] when the numbers do not fit each other, or the dataset's vocabulary is larger than the model's.
 pub fn first_model(recipe: &Recipe, n_vocabulary: u64, device: Device) -> Result<Loaded> {
     let loaded = match &recipe.model.from {
-        Some(folder) => model::load(folder, device)?,
+        Some(folder) => match &recipe.adapter {
+            Some(adapter) => model::adapt(folder, adapter, recipe.train.seed, device)?,
+            None => model::load(folder, device)?,
+        },
         None => {
             let padded = n_vocabulary.next_multiple_of(recipe.model.vocab_multiple);
             model::fresh(&recipe.model, padded, recipe.train.seed, device)?

@@ -292,7 +292,7 @@ fn dtype_of(kind: Kind) -> Dtype {
     found.unwrap_or_else(|| panic!("{kind:?} is never stored"))
 }
 
-fn is_file(path: &Path) -> Result<bool> {
+pub(crate) fn is_file(path: &Path) -> Result<bool> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_file()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

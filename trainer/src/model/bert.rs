@@ -19,6 +19,16 @@ pub(super) const KIND: ModelKind = ModelKind {
     name: "bert",
     summary: "encoder with learned positions and segments; predicts hidden tokens or scores sequences",
     source: "Devlin et al. 2019; checked against transformers 5.23",
+    // No end of a name that the heads share.
+    adapter_targets: &[
+        "query",
+        "key",
+        "value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ],
+    fan_in_fan_out: false,
     configure,
     build: |config, builder| Ok(Box::new(Bert::new(config, builder)?)),
 };
@@ -116,14 +126,15 @@ impl Bert {
         let dropout = number(config, "hidden_dropout_prob", 0.1)?;
         let linear =
             |n_in, n_out| Spec { n_in, n_out, has_bias: true, layout: Layout::OutIn, deviation };
-        let normal = Init::Normal(deviation);
+        let normal = || Init::Normal(deviation);
         let at = |part: &str| format!("bert.embeddings.{part}");
-        let token_embedding_vc = from.parameter(&at("word_embeddings.weight"), &[v, c], normal)?;
+        let token_embedding_vc =
+            from.parameter(&at("word_embeddings.weight"), &[v, c], normal())?;
         let position_embedding_tc =
-            from.parameter(&at("position_embeddings.weight"), &[t, c], normal)?;
+            from.parameter(&at("position_embeddings.weight"), &[t, c], normal())?;
         let n_segments = size(config, "type_vocab_size")?;
         let segment_embedding =
-            from.parameter(&at("token_type_embeddings.weight"), &[n_segments, c], normal)?;
+            from.parameter(&at("token_type_embeddings.weight"), &[n_segments, c], normal())?;
         let norm = LayerNorm::new(from, &at("LayerNorm"), c, epsilon)?;
         let mut blocks = Vec::new();
         for layer in 0..n_layers {
@@ -170,7 +181,7 @@ impl Bert {
                 from.tied(&name("decoder.weight"));
                 token_embedding_vc.shallow_clone()
             } else {
-                from.parameter(&name("decoder.weight"), &[v, c], normal)?
+                from.parameter(&name("decoder.weight"), &[v, c], normal())?
             };
             Ok(TokenHead {
                 dense: Linear::new(from, &name("transform.dense"), linear(c, c))?,
@@ -210,12 +221,15 @@ impl Block {
     fn forward(&self, x_btc: &Tensor, sight: &Sight, is_training: bool) -> Tensor {
         let (b, t, c) = x_btc.size3().expect("activations have three dimensions");
         let heads = |linear: &Linear| {
-            linear.apply(x_btc).view([b, t, self.n_heads, c / self.n_heads]).transpose(1, 2)
+            let y = linear.apply(x_btc, is_training);
+            y.view([b, t, self.n_heads, c / self.n_heads]).transpose(1, 2)
         };
         let y_bhtd = attend(&heads(&self.q), heads(&self.k), heads(&self.v), sight, None);
-        let y = self.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, c]));
+        let y = y_bhtd.transpose(1, 2).reshape([b, t, c]);
+        let y = self.attention_out.apply(&y, is_training);
         let x_btc = self.norm_1.apply(&(x_btc + drop(y, self.dropout, is_training)));
-        let y = self.down.apply(&self.up.apply(&x_btc).gelu(self.gelu));
+        let y = self.up.apply(&x_btc, is_training).gelu(self.gelu);
+        let y = self.down.apply(&y, is_training);
         self.norm_2.apply(&(&x_btc + drop(y, self.dropout, is_training)))
     }
 }
@@ -253,14 +267,14 @@ impl Model for Bert {
 
     fn head(&self, hidden: &Tensor) -> Tensor {
         let head = self.token_head.as_ref().expect("a model that predicts tokens");
-        let x = head.norm.apply(&head.dense.apply(hidden).gelu(self.gelu));
+        let x = head.norm.apply(&head.dense.apply(hidden, false).gelu(self.gelu));
         x.linear(&head.decoder_vc, Some(&head.bias_v))
     }
 
     fn scores(&self, hidden_btc: &Tensor, _: Option<&Tensor>, is_training: bool) -> Tensor {
         let head = self.sequence_head.as_ref().expect("a model that scores sequences");
-        let pooled_bc = head.pooler.apply(&hidden_btc.select(1, 0)).tanh();
-        head.scores.apply(&drop(pooled_bc, head.dropout, is_training))
+        let pooled_bc = head.pooler.apply(&hidden_btc.select(1, 0), is_training).tanh();
+        head.scores.apply(&drop(pooled_bc, head.dropout, is_training), is_training)
     }
 }
 

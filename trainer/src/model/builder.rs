@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tch::{Device, Kind, Tensor};
 
 use super::Parameter;
+use crate::adapter::{self, Variant};
 use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::weights::WeightFiles;
@@ -16,6 +17,30 @@ pub(super) struct Builder<'a> {
     parameters: Vec<Parameter>,
     /// Names in the files that are accounted for.
     taken: BTreeSet<String>,
+    /// Adapters that freeze everything else.
+    adapters: Option<Adapters<'a>>,
+}
+
+/// Which layers get an adapter, and where its matrices come from.
+pub(super) struct Adapters<'a> {
+    config: &'a adapter::Config,
+    origin: Origin<'a>,
+    /// Targets that named a layer.
+    used: BTreeSet<String>,
+    taken: BTreeSet<String>,
+}
+
+/// The small matrices beside one weight.
+#[derive(Debug)]
+pub(super) struct LowRank {
+    /// `[rank, in]`
+    pub(super) a: Tensor,
+    /// `[out, rank]`
+    pub(super) b: Tensor,
+    /// `[out]`, of DoRA.
+    pub(super) magnitude: Option<Tensor>,
+    pub(super) scale: f64,
+    pub(super) dropout: f64,
 }
 
 pub(super) enum Origin<'a> {
@@ -26,12 +51,15 @@ pub(super) enum Origin<'a> {
 }
 
 /// How a fresh parameter begins.
-#[derive(Clone, Copy)]
 pub(super) enum Init {
     Zeros,
     Ones,
     /// Around zero, with this standard deviation.
     Normal(f64),
+    /// Evenly between minus and plus this.
+    Uniform(f64),
+    /// These numbers.
+    Given(Tensor),
 }
 
 /// What older checkpoints call the parts of a layer norm.
@@ -45,7 +73,15 @@ const PREFIXES: [&str; 3] = ["transformer.", "model.", "bert."];
 
 impl<'a> Builder<'a> {
     pub(super) fn new(origin: Origin<'a>, device: Device) -> Self {
-        Self { origin, device, parameters: Vec::new(), taken: BTreeSet::new() }
+        let (parameters, taken) = (Vec::new(), BTreeSet::new());
+        Self { origin, device, parameters, taken, adapters: None }
+    }
+
+    /// Freezes the model, and gives adapters to the layers that `config` names.
+    pub(super) fn adapt(mut self, config: &'a adapter::Config, origin: Origin<'a>) -> Self {
+        let (used, taken) = (BTreeSet::new(), BTreeSet::new());
+        self.adapters = Some(Adapters { config, origin, used, taken });
+        self
     }
 
     pub(super) fn parameter(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
@@ -54,22 +90,54 @@ impl<'a> Builder<'a> {
             Origin::Nothing => Tensor::zeros([1], (Kind::Float, self.device)).expand(shape, false),
             Origin::Files(files) => {
                 let stored = stored_name(files, name);
-                if files.shape(&stored).is_some_and(|found| found != shape) {
-                    let found = files.shape(&stored).expect("just found");
-                    return Err(mismatch(
-                        files,
-                        format!("`{stored}` has the shape {found:?}, config.json says {shape:?}"),
-                    ));
-                }
-                let tensor = files.tensor(&stored)?;
-                self.taken.insert(stored);
-                refuse_non_finite(files, name, &tensor)?;
-                tensor
+                self.taken.insert(stored.clone());
+                read(files, &stored, shape, "config.json")?
             }
         };
-        let tensor = tensor.to_kind(Kind::Float).to_device(self.device).set_requires_grad(true);
+        Ok(self.keep(name, &tensor, self.adapters.is_none()))
+    }
+
+    fn keep(&mut self, name: &str, tensor: &Tensor, is_trained: bool) -> Tensor {
+        let tensor = tensor.to_kind(Kind::Float).to_device(self.device);
+        let tensor = tensor.set_requires_grad(is_trained);
         self.parameters.push(Parameter { name: name.to_owned(), tensor: tensor.shallow_clone() });
-        Ok(tensor)
+        tensor
+    }
+
+    /// Returns the adapter of the layer `module`, where it gets one, for its weight as `[out, in]`.
+    pub(super) fn low_rank(&mut self, module: &str, weight_oi: &Tensor) -> Result<Option<LowRank>> {
+        let Some(adapters) = &mut self.adapters else { return Ok(None) };
+        let config = adapters.config;
+        let Some(target) = config.target_of(module) else { return Ok(None) };
+        adapters.used.insert(target.to_owned());
+        let (n_out, n_in) = weight_oi.size2().expect("weights have two dimensions");
+        let rank = i64::try_from(config.rank).expect("checked with the adapter");
+        #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+        // As peft: Kaiming's rule with the slope sqrt(5).
+        let init = Init::Uniform(1.0 / (n_in as f64).sqrt());
+        let a = self.adapter_part(&format!("{module}.lora_A.weight"), &[rank, n_in], init)?;
+        let b =
+            self.adapter_part(&format!("{module}.lora_B.weight"), &[n_out, rank], Init::Zeros)?;
+        let magnitude = (config.kind == Variant::Dora).then(|| {
+            let name = format!("{module}.lora_magnitude_vector");
+            self.adapter_part(&name, &[n_out], Init::Given(adapter::lengths(weight_oi)))
+        });
+        let magnitude = magnitude.transpose()?;
+        Ok(Some(LowRank { a, b, magnitude, scale: config.scale(), dropout: config.dropout }))
+    }
+
+    fn adapter_part(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        let adapters = self.adapters.as_mut().expect("only asked for with adapters");
+        let tensor = match adapters.origin {
+            Origin::Seed(seed) => draw(seed, name, shape, init)?,
+            Origin::Nothing => Tensor::zeros([1], (Kind::Float, self.device)).expand(shape, false),
+            Origin::Files(files) => {
+                let stored = format!("{}{name}", adapter::PREFIX);
+                adapters.taken.insert(stored.clone());
+                read(files, &stored, shape, adapter::CONFIG)?
+            }
+        };
+        Ok(self.keep(name, &tensor, true))
     }
 
     /// Says that `name` is another parameter under a second name: files may hold it, and it is not read.
@@ -88,8 +156,43 @@ impl<'a> Builder<'a> {
                 return Err(mismatch(files, why));
             }
         }
+        if let Some(adapters) = &self.adapters {
+            adapters.finish()?;
+        }
         Ok(std::mem::take(&mut self.parameters))
     }
+}
+
+impl Adapters<'_> {
+    fn finish(&self) -> Result<()> {
+        let idle = self.config.targets.iter().find(|target| !self.used.contains(*target));
+        if let Some(target) = idle {
+            return Err(Error::Unusable {
+                action: "load",
+                what: "the adapter".to_owned(),
+                why: format!("its target `{target}` names no layer of the model"),
+                hint: "targets are ends of names such as `q_proj` (llama) or `c_attn` (gpt2)"
+                    .to_owned(),
+            });
+        }
+        let Origin::Files(files) = self.origin else { return Ok(()) };
+        match files.names().find(|&name| !self.taken.contains(name)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(mismatch(files, format!("the model beneath has no place for `{name}`")))
+            }
+        }
+    }
+}
+
+fn read(files: &WeightFiles, stored: &str, shape: &[i64], config: &str) -> Result<Tensor> {
+    if let Some(found) = files.shape(stored).filter(|found| *found != shape) {
+        let why = format!("`{stored}` has the shape {found:?}, {config} says {shape:?}");
+        return Err(mismatch(files, why));
+    }
+    let tensor = files.tensor(stored)?;
+    refuse_non_finite(files, stored, &tensor)?;
+    Ok(tensor)
 }
 
 fn stored_name(files: &WeightFiles, name: &str) -> String {
@@ -134,6 +237,13 @@ fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
     let made = match init {
         Init::Zeros => Tensor::f_zeros(shape, options),
         Init::Ones => Tensor::f_ones(shape, options),
+        Init::Given(tensor) => Ok(tensor.detach()),
+        Init::Uniform(bound) => {
+            let n = usize::try_from(shape.iter().product::<i64>()).expect("sizes are positive");
+            let mut random = Random::new(seed, name);
+            let draws: Vec<f64> = (0..n).map(|_| (2.0 * random.uniform() - 1.0) * bound).collect();
+            Tensor::f_from_slice(&draws).and_then(|flat| flat.to_kind(Kind::Float).f_view(shape))
+        }
         Init::Normal(deviation) => {
             let n = usize::try_from(shape.iter().product::<i64>()).expect("sizes are positive");
             let draws = Random::new(seed, name).normals(n, deviation);

@@ -17,6 +17,8 @@ pub(super) const KIND: ModelKind = ModelKind {
     name: "gpt2",
     summary: "decoder with learned positions, layer norm and GELU",
     source: "Radford et al. 2019; checked against transformers 5.23",
+    adapter_targets: &["c_attn", "c_fc", "c_proj"],
+    fan_in_fan_out: true,
     configure,
     build: |config, builder| Ok(Box::new(Gpt2::new(config, builder)?)),
 };
@@ -172,22 +174,29 @@ impl Block {
         memory: Option<Memory<'_>>,
         is_training: bool,
     ) -> Tensor {
-        let y = self.attention(&self.norm_1.apply(x_btc), sight, memory);
+        let y = self.attention(&self.norm_1.apply(x_btc), sight, memory, is_training);
         // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
         let x_btc = x_btc + drop(y, self.dropout, is_training);
-        let y = self.down.apply(&self.up.apply(&self.norm_2.apply(&x_btc)).gelu(self.gelu));
+        let y = self.up.apply(&self.norm_2.apply(&x_btc), is_training).gelu(self.gelu);
+        let y = self.down.apply(&y, is_training);
         &x_btc + drop(y, self.dropout, is_training)
     }
 
-    fn attention(&self, x_btc: &Tensor, sight: &Sight, memory: Option<Memory<'_>>) -> Tensor {
+    fn attention(
+        &self,
+        x_btc: &Tensor,
+        sight: &Sight,
+        memory: Option<Memory<'_>>,
+        is_training: bool,
+    ) -> Tensor {
         let (b, t, c) = x_btc.size3().expect("activations have three dimensions");
         // Split, not select: the backward of select makes a full tensor of zeros for each part.
-        let qkv = self.qkv.apply(x_btc).split(c, 2);
+        let qkv = self.qkv.apply(x_btc, is_training).split(c, 2);
         let heads =
             |part: &Tensor| part.view([b, t, self.n_heads, c / self.n_heads]).transpose(1, 2);
         let (q, k, v) = (heads(&qkv[0]), heads(&qkv[1]), heads(&qkv[2]));
         let y_bhtd = attend(&q, k, v, sight, memory);
-        self.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, c]))
+        self.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, c]), is_training)
     }
 }
 

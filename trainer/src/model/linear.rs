@@ -1,8 +1,9 @@
-//! A matrix product with an optional bias, as every model here uses it.
+//! A matrix product with an optional bias and an optional adapter, as every model here uses it.
 
-use tch::Tensor;
+use tch::{Tensor, no_grad};
 
-use super::builder::{Builder, Init};
+use super::builder::{Builder, Init, LowRank};
+use crate::adapter::{lengths, summed};
 use crate::error::Result;
 
 /// In which order a checkpoint stores a weight.
@@ -20,6 +21,7 @@ pub(super) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
     layout: Layout,
+    adapter: Option<LowRank>,
 }
 
 /// What a [`Linear`] begins as.
@@ -45,17 +47,37 @@ impl Linear {
         let bias = has_bias
             .then(|| from.parameter(&format!("{name}.bias"), &[n_out], Init::Zeros))
             .transpose()?;
-        Ok(Self { weight, bias, layout })
+        let adapter = from.low_rank(name, &out_in(&weight, layout))?;
+        Ok(Self { weight, bias, layout, adapter })
     }
 
-    pub(super) fn apply(&self, x: &Tensor) -> Tensor {
+    /// Dropout before an adapter drops only in training.
+    pub(super) fn apply(&self, x: &Tensor, is_training: bool) -> Tensor {
+        let y = self.product(x, self.bias.as_ref());
+        let Some(adapter) = &self.adapter else { return y };
+        let is_dropping = is_training && adapter.dropout > 0.0;
+        let dropped = is_dropping.then(|| x.dropout(adapter.dropout, true));
+        let x = dropped.as_ref().unwrap_or(x);
+        let added = x.linear::<Tensor>(&adapter.a, None).linear::<Tensor>(&adapter.b, None);
+        let added = added * adapter.scale;
+        let Some(magnitude) = &adapter.magnitude else { return y + added };
+        // The length of the sum counts as a constant, as in the paper's section 4.3.
+        let lengths = no_grad(|| {
+            let weight = out_in(&self.weight, self.layout);
+            lengths(&summed(&weight, &adapter.a, &adapter.b, adapter.scale))
+        });
+        let ratio = magnitude / lengths;
+        y + (&ratio - 1.0) * self.product(x, None) + ratio * added
+    }
+
+    fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
         match self.layout {
-            Layout::OutIn => x.linear(&self.weight, self.bias.as_ref()),
+            Layout::OutIn => x.linear(&self.weight, bias),
             Layout::InOut => {
                 let size = x.size();
                 let n_in = *size.last().expect("activations have dimensions");
                 let flat = x.reshape([-1, n_in]);
-                let flat = match &self.bias {
+                let flat = match bias {
                     Some(bias) => bias.addmm(&flat, &self.weight),
                     None => flat.matmul(&self.weight),
                 };
@@ -65,6 +87,10 @@ impl Linear {
             }
         }
     }
+}
+
+fn out_in(weight: &Tensor, layout: Layout) -> Tensor {
+    if layout == Layout::InOut { weight.tr() } else { weight.shallow_clone() }
 }
 
 /// The gain and bias of a layer norm.

@@ -20,6 +20,8 @@ pub(super) const KIND: ModelKind = ModelKind {
     name: "llama",
     summary: "decoder with rotary positions, RMS norm, grouped key heads and SwiGLU",
     source: "Touvron et al. 2023; checked against transformers 5.23",
+    adapter_targets: &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    fan_in_fan_out: false,
     configure,
     build: |config, builder| Ok(Box::new(Llama::new(config, builder)?)),
 };
@@ -211,11 +213,14 @@ impl Block {
         rotation: &Rotation,
         sight: &Sight,
         memory: Option<Memory<'_>>,
+        is_training: bool,
     ) -> Tensor {
         // Never `+=`: it works in place, and the backward pass of the norm needs what was there.
-        let x_btc = x_btc + self.attention(&self.norm_1.apply(x_btc), rotation, sight, memory);
+        let y = self.norm_1.apply(x_btc);
+        let x_btc = x_btc + self.attention(&y, rotation, sight, memory, is_training);
         let y = self.norm_2.apply(&x_btc);
-        &x_btc + self.down.apply(&(self.gate.apply(&y).silu() * self.up.apply(&y)))
+        let gated = self.gate.apply(&y, is_training).silu() * self.up.apply(&y, is_training);
+        &x_btc + self.down.apply(&gated, is_training)
     }
 
     fn attention(
@@ -224,14 +229,16 @@ impl Block {
         rotation: &Rotation,
         sight: &Sight,
         memory: Option<Memory<'_>>,
+        is_training: bool,
     ) -> Tensor {
         let (b, t, _) = x_btc.size3().expect("activations have three dimensions");
-        let heads =
-            |linear: &Linear| linear.apply(x_btc).view([b, t, -1, self.head_size]).transpose(1, 2);
+        let heads = |linear: &Linear| {
+            linear.apply(x_btc, is_training).view([b, t, -1, self.head_size]).transpose(1, 2)
+        };
         let q_bhtd = rotation.apply(&heads(&self.q));
         let k_bgtd = rotation.apply(&heads(&self.k));
         let y_bhtd = attend(&q_bhtd, k_bgtd, heads(&self.v), sight, memory);
-        self.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, -1]))
+        self.attention_out.apply(&y_bhtd.transpose(1, 2).reshape([b, t, -1]), is_training)
     }
 }
 
@@ -262,7 +269,8 @@ impl Model for Llama {
         let sight = pass.sight(t, true, self.attention_dropout, tokens_bt.device());
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.keep(&x_btc);
-            x_btc = block.forward(&x_btc, &rotation, &sight, pass.memory(layer));
+            let is_training = pass.is_training;
+            x_btc = block.forward(&x_btc, &rotation, &sight, pass.memory(layer), is_training);
         }
         pass.finish(t);
         if pass.only_last {

@@ -18,10 +18,11 @@ use serde_json::Value;
 use tch::{Device, Tensor};
 
 use self::builder::{Builder, Origin};
+use crate::adapter::{self, Adapter};
 pub use crate::attention::{Cache, Pass};
 use crate::error::{Error, Result};
 use crate::recipe;
-use crate::weights::{self, WeightFiles};
+use crate::weights::{self, WeightFiles, is_file};
 
 /// Every model, sorted by name.
 pub const KINDS: [ModelKind; 3] = [bert::KIND, gpt2::KIND, llama::KIND];
@@ -35,6 +36,10 @@ pub struct ModelKind {
     pub summary: &'static str,
     /// Its paper, and the implementation that it is checked against.
     pub source: &'static str,
+    /// Ends of the names of the layers that get adapters where a recipe names none: every matrix of a block.
+    pub(crate) adapter_targets: &'static [&'static str],
+    /// Whether weights lie as `[in, out]`, in PEFT's words.
+    fan_in_fan_out: bool,
     /// Turns a recipe's numbers into a `config.json`.
     configure: fn(&recipe::Model, vocab_size: u64) -> Value,
     /// Makes the model that a `config.json` describes, with parameters from the builder.
@@ -131,6 +136,8 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
     /// Its `config.json`.
     pub config: Value,
+    /// Its adapters, where it has some: then nothing else is trained.
+    pub adapter: Option<Adapter>,
 }
 
 /// Finds a model by its name in recipes and in `config.json`.
@@ -149,7 +156,7 @@ pub fn fresh(recipe: &recipe::Model, vocab_size: u64, seed: u64, device: Device)
     let config = (kind.configure)(recipe, vocab_size);
     let mut builder = Builder::new(Origin::Seed(seed), device);
     let model = (kind.build)(&config, &mut builder)?;
-    Ok(Loaded { model, config })
+    Ok(Loaded { model, config, adapter: None })
 }
 
 /// Makes the model that a recipe describes without room for its weights: to count, not to run.
@@ -167,21 +174,63 @@ pub fn outline(recipe: &recipe::Model, vocab_size: u64) -> Result<Loaded> {
     };
     let mut builder = Builder::new(Origin::Nothing, Device::Cpu);
     let model = (kind.build)(&config, &mut builder)?;
-    Ok(Loaded { model, config })
+    Ok(Loaded { model, config, adapter: None })
 }
 
 /// Loads a Hugging Face folder: `config.json` beside `model.safetensors`, or several files with an index.
 ///
-/// Weights of any float kind become float32.
+/// Where there is an `adapter_config.json`, the model that it names is loaded with the adapters of the folder. Weights of any
+/// float kind become float32.
 ///
 /// # Errors
-/// [`Error::Unusable`] naming the parameter when one is absent, has another shape, or is not used by the architecture.
+/// [`Error::Unusable`] naming the parameter when one is absent, has another shape, holds no numbers, or is not used by the
+/// architecture.
 pub fn load(folder: &Path, device: Device) -> Result<Loaded> {
+    if is_file(&folder.join(adapter::CONFIG))? {
+        let adapter = Adapter::read(folder)?;
+        let files = WeightFiles::open(&folder.join(adapter::WEIGHTS))?;
+        return load_under(adapter, Origin::Files(&files), device);
+    }
     let (kind, config) = read_config(folder)?;
     let files = WeightFiles::open_folder(folder)?;
     let mut builder = Builder::new(Origin::Files(&files), device);
     let model = (kind.build)(&config, &mut builder)?;
-    Ok(Loaded { model, config })
+    Ok(Loaded { model, config, adapter: None })
+}
+
+/// Loads the model in the folder `base` under fresh adapters: the same for the same seed.
+///
+/// # Errors
+/// As [`load`], and when a target names no layer.
+pub fn adapt(base: &Path, config: &adapter::Config, seed: u64, device: Device) -> Result<Loaded> {
+    config.check()?;
+    let (kind, _) = read_config(base)?;
+    let mut config = config.clone();
+    if config.targets.is_empty() {
+        config.targets = kind.adapter_targets.iter().map(ToString::to_string).collect();
+    }
+    let base = fs::canonicalize(base).map_err(Error::io("find", base))?;
+    let adapter = Adapter { config, base, fan_in_fan_out: kind.fan_in_fan_out };
+    load_under(adapter, Origin::Seed(seed), device)
+}
+
+fn load_under(adapter: Adapter, origin: Origin<'_>, device: Device) -> Result<Loaded> {
+    let (kind, config) = read_config(&adapter.base)?;
+    if adapter.fan_in_fan_out != kind.fan_in_fan_out {
+        return Err(Error::Unusable {
+            action: "load",
+            what: format!("the adapter of `{}`", adapter.base.display()),
+            why: format!(
+                "its `fan_in_fan_out` is {}, that of `{}` is {}",
+                adapter.fan_in_fan_out, kind.name, kind.fan_in_fan_out
+            ),
+            hint: "the adapter must have been made for this architecture".to_owned(),
+        });
+    }
+    let files = WeightFiles::open_folder(&adapter.base)?;
+    let mut builder = Builder::new(Origin::Files(&files), device).adapt(&adapter.config, origin);
+    let model = (kind.build)(&config, &mut builder)?;
+    Ok(Loaded { model, config, adapter: Some(adapter) })
 }
 
 fn read_config(folder: &Path) -> Result<(ModelKind, Value)> {
@@ -198,23 +247,58 @@ fn read_config(folder: &Path) -> Result<(ModelKind, Value)> {
     Ok((kind, config))
 }
 
-/// Writes `config.json` and `model.safetensors` into an existing folder, and syncs both.
+/// Writes a model into an existing folder, and syncs it; returns the names of the files.
+///
+/// `config.json` and `model.safetensors`; under adapters those alone in PEFT's format: `adapter_config.json` and
+/// `adapter_model.safetensors`.
 ///
 /// # Errors
 /// [`Error::Io`] when a file cannot be written.
-pub fn save(loaded: &Loaded, folder: &Path) -> Result<()> {
-    let mut config = loaded.config.clone();
+pub fn save(loaded: &Loaded, folder: &Path) -> Result<Vec<&'static str>> {
+    write_config(&loaded.config, folder)?;
+    let named = loaded.model.parameters().iter();
+    let Some(adapter) = &loaded.adapter else {
+        let tensors: Vec<_> = named.map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect();
+        weights::write(&folder.join("model.safetensors"), &tensors)?;
+        return Ok(vec![CONFIG, "model.safetensors"]);
+    };
+    write_json(&adapter.to_json(), &folder.join(adapter::CONFIG))?;
+    let own = named.filter(|p| adapter::is_adapter(&p.name));
+    let tensors: Vec<_> =
+        own.map(|p| (format!("{}{}", adapter::PREFIX, p.name), p.tensor.shallow_clone())).collect();
+    weights::write(&folder.join(adapter::WEIGHTS), &tensors)?;
+    Ok(vec![CONFIG, adapter::CONFIG, adapter::WEIGHTS])
+}
+
+/// Writes the model with its adapters added in, as a plain Hugging Face folder.
+///
+/// # Errors
+/// [`Error::Io`] when a file cannot be written.
+pub fn save_merged(loaded: &Loaded, folder: &Path) -> Result<()> {
+    write_config(&loaded.config, folder)?;
+    let parameters = loaded.model.parameters();
+    let tensors = match &loaded.adapter {
+        Some(adapter) => adapter.merge(parameters),
+        None => parameters.iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect(),
+    };
+    weights::write(&folder.join("model.safetensors"), &tensors)
+}
+
+const CONFIG: &str = "config.json";
+
+fn write_config(config: &Value, folder: &Path) -> Result<()> {
+    let mut config = config.clone();
     // Whatever the kind was on disk, what is written is float32.
     config["dtype"] = Value::from("float32");
-    let path = folder.join("config.json");
-    let mut file = fs::File::create(&path).map_err(Error::io("create", &path))?;
-    let mut text = serde_json::to_string_pretty(&config).expect("JSON values always serialise");
+    write_json(&config, &folder.join(CONFIG))
+}
+
+fn write_json(value: &Value, path: &Path) -> Result<()> {
+    let mut file = fs::File::create(path).map_err(Error::io("create", path))?;
+    let mut text = serde_json::to_string_pretty(value).expect("JSON values always serialise");
     text.push('\n');
-    file.write_all(text.as_bytes()).map_err(Error::io("write", &path))?;
-    file.sync_all().map_err(Error::io("sync", &path))?;
-    let named = loaded.model.parameters().iter();
-    let tensors: Vec<_> = named.map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect();
-    weights::write(&folder.join("model.safetensors"), &tensors)
+    file.write_all(text.as_bytes()).map_err(Error::io("write", path))?;
+    file.sync_all().map_err(Error::io("sync", path))
 }
 
 fn unknown_kind(place: &str, name: &str) -> Error {

@@ -5,6 +5,7 @@
     reason = "the lints know `#[test]` functions, not those they call"
 )]
 
+mod adapters;
 mod encoder;
 mod generation;
 mod objective;

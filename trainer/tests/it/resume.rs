@@ -34,11 +34,11 @@ impl Observer for Script {
 }
 
 /// A text that can be learnt: each token is a function of the one before, with some noise.
-fn tokens(n: usize) -> Vec<u32> {
+fn tokens(n: usize, factor: u32) -> Vec<u32> {
     let mut random = trainer::random::Random::new(3, "text");
     let mut out = vec![1];
     while out.len() < n {
-        let next = (out[out.len() - 1] * 3 + 1) % 29;
+        let next = (out[out.len() - 1] * factor + 1) % 29;
         let is_noise = random.uniform() < 0.1;
         out.push(if is_noise { u32::try_from(random.next_u64() % 29).unwrap() } else { next });
     }
@@ -46,7 +46,11 @@ fn tokens(n: usize) -> Vec<u32> {
 }
 
 fn data(folder: &Path) -> Data {
-    let source = |n| Box::new(Memory::new(tokens(n), 16));
+    data_of(folder, 3)
+}
+
+fn data_of(folder: &Path, factor: u32) -> Data {
+    let source = |n| Box::new(Memory::new(tokens(n, factor), 16));
     Data {
         train: source(4000),
         validation: Some(source(600)),
@@ -66,6 +70,7 @@ fn recipe(folder: &Path, kind: &str) -> Recipe {
         data_version: None,
         run: folder.join("run"),
         objective: trainer::objective::Config::default(),
+        adapter: None,
         model: recipe::Model {
             kind: Some(kind.to_owned()),
             n_layer: 2,
@@ -133,6 +138,48 @@ fn a_stopped_run_ends_with_the_same_bits() {
         assert_eq!((lines(&whole), lines(&parts)), (100, 100));
         println!("{kind}: 100 steps in 3 parts, loss {first:.3} to {last:.3}");
     }
+}
+
+#[test]
+fn a_stopped_run_of_adapters_ends_with_the_same_bits() {
+    let (_base, base) = scratch();
+    let mut first = recipe(&base, "llama");
+    first.train.steps = 40;
+    train(&first, &mut Script::default()).unwrap();
+    let adapted = |path: &Path| {
+        let mut recipe = recipe(path, "llama");
+        recipe.train.steps = 60;
+        recipe.model.kind = None;
+        recipe.model.from = Some(base.join("run/model"));
+        recipe.adapter = Some(trainer::adapter::Config {
+            kind: trainer::adapter::Variant::Dora,
+            dropout: 0.1,
+            ..trainer::adapter::Config::default()
+        });
+        recipe
+    };
+    let (_a, whole) = scratch();
+    let mut script = Script::default();
+    // Another text than the one that the model knows.
+    let other = |path: &Path, script: &mut Script| {
+        run::train(&adapted(path), data_of(path, 5), script).unwrap()
+    };
+    let summary = other(&whole, &mut script);
+    let (before, after) = (script.losses[0], summary.validation.unwrap().loss);
+    assert!(after < before - 2.0, "{before} to {after}");
+    let (_b, parts) = scratch();
+    let mut losses = Vec::new();
+    for stop in [Some(23), None] {
+        let mut script = Script { stop_after: stop, ..Script::default() };
+        other(&parts, &mut script);
+        losses.extend(script.losses);
+    }
+    assert_eq!(losses, script.losses, "every loss of every step");
+    let adapters =
+        |path: &Path| fs::read(path.join("run/model/adapter_model.safetensors")).unwrap();
+    assert_eq!(adapters(&whole), adapters(&parts));
+    assert!(!whole.join("run/model/model.safetensors").is_file(), "adapters are kept alone");
+    println!("60 steps of adapters in 2 parts, loss {before:.3} to {after:.3}");
 }
 
 #[test]
