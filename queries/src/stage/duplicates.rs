@@ -57,6 +57,8 @@ use crate::{Error, Result, benchmark, catalog, session};
 const SHARE: u64 = 8;
 /// What the shingles of a text take for each of its bytes, about: 8 bytes for a word of 6.
 const SET_BYTES_PER_BYTE: f64 = 1.4;
+/// What the ids of a removed and a kept document take in a table by row, about.
+const IDS_BYTES: u64 = 128;
 /// Documents that are compared in one run, at most: clusters count rows in 32 bits.
 const DOCUMENTS_MAX: u64 = u32::MAX as u64;
 /// The columns that hold the values of `priority`: this and a number from 0.
@@ -610,7 +612,9 @@ impl Methods {
             .chunk_by(|a, b| a.1 == b.1)
             .filter(|cluster| !work.take_over(cluster, &mut found))
             .collect();
-        let sizes = work.text_bytes(open.iter().flat_map(|cluster| cluster.iter()))?;
+        let members = open.iter().flat_map(|cluster| cluster.iter());
+        let rows = sorted(members.map(|(rank, _)| work.order.row(*rank)));
+        let sizes = work.text_bytes(&rows)?;
         let limit = work.run.limits.memory / SHARE / work.run.limits.threads.max(1) as u64;
         let mut clusters = open.into_iter().peekable();
         while clusters.peek().is_some() {
@@ -622,7 +626,8 @@ impl Methods {
             {
                 for &(rank, root) in cluster {
                     let row = work.order.row(rank);
-                    bytes += set_bytes(sizes[&row]);
+                    let index = rows.binary_search(&row).expect("rows of all members");
+                    bytes += set_bytes(sizes[index]);
                     round.push(Candidate { row, rank, root, group });
                 }
                 if bytes >= limit {
@@ -677,14 +682,18 @@ impl Methods {
             return Ok(None);
         }
         let row = |rank: u32| work.order.row(rank);
-        let ids = work.ids(gone.0.iter().flat_map(|gone| [row(gone.rank), row(gone.kept_rank)]))?;
+        let n = index(work.run.limits.memory / SHARE / IDS_BYTES).max(1024);
         let mut writer =
             ShardWriter::create(dataset, "duplicates-000000", "train", &dataset_schema())?;
         let mut batch = DuplicateBatch::default();
-        for gone in &gone.0 {
-            batch.push(&ids, [row(gone.rank), row(gone.kept_rank)], gone, &self.names)?;
-            if batch.n == 1024 {
-                writer.write(&batch.finish()?)?;
+        for part in gone.0.chunks(n) {
+            let ids =
+                work.ids(part.iter().flat_map(|gone| [row(gone.rank), row(gone.kept_rank)]))?;
+            for gone in part {
+                batch.push(&ids, [row(gone.rank), row(gone.kept_rank)], gone, &self.names)?;
+                if batch.n == 1024 {
+                    writer.write(&batch.finish()?)?;
+                }
             }
         }
         writer.write(&batch.finish()?)?;
@@ -758,15 +767,11 @@ impl Work<'_> {
         true
     }
 
-    /// Bytes of text by row, of the given members.
-    fn text_bytes<'a>(
-        &self,
-        members: impl Iterator<Item = &'a (u32, u32)>,
-    ) -> Result<HashMap<u32, u64>> {
-        let rows = sorted(members.map(|(rank, _)| self.order.row(*rank)));
-        let mut sizes = HashMap::with_capacity(rows.len());
-        self.visit(&self.signatures, "text_bytes", &rows, |row, column, index| {
-            sizes.insert(row, column.as_primitive::<UInt64Type>().value(index));
+    /// Bytes of text of the given rows, which are sorted.
+    fn text_bytes(&self, rows: &[u32]) -> Result<Vec<u64>> {
+        let mut sizes = Vec::with_capacity(rows.len());
+        self.visit(&self.signatures, "text_bytes", rows, |_, column, index| {
+            sizes.push(column.as_primitive::<UInt64Type>().value(index));
             Ok(())
         })?;
         Ok(sizes)
