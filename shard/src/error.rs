@@ -65,6 +65,14 @@ pub enum Error {
         /// The library's reason.
         why: String,
     },
+    /// A chat template cannot be used, or refuses a conversation.
+    #[error("cannot render by chat template {what}: {why}")]
+    Template {
+        /// Its file.
+        what: String,
+        /// The line, and what the template or the engine says.
+        why: String,
+    },
     /// Arrow or Parquet data could not be read or written.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Arrow {

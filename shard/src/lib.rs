@@ -5,6 +5,7 @@
 //! A dataset of tokens is read as sequences by [`reader::SequenceReader`], in an order that is a pure
 //! function of the manifest, the seed and the sequence's index.
 
+pub mod chat;
 pub mod config;
 pub mod dataset;
 pub mod error;

@@ -50,8 +50,8 @@ pub struct Tokenizer {
     options: EncodeOptions,
     /// Whether `encoder` has no ids of its own: [`plain::complete_bytes`].
     has_all_bytes: bool,
-    /// Built when something is decoded first: most uses only encode.
-    decoder: OnceLock<Result<stable::Tokenizer, String>>,
+    /// Built when something is decoded first, or a conversation encoded: most uses only encode text.
+    stable: OnceLock<Result<stable::Tokenizer, String>>,
 }
 
 impl Tokenizer {
@@ -122,7 +122,7 @@ impl Tokenizer {
                 truncation: Override::Off,
             },
             has_all_bytes: n_bytes_missing == 0,
-            decoder: OnceLock::new(),
+            stable: OnceLock::new(),
         };
         tokenizer.check_special(unknown.as_deref())?;
         Ok(tokenizer)
@@ -221,14 +221,26 @@ impl Tokenizer {
             let n = self.n_vocabulary;
             return Err(self.error(format!("token {id} is not below its {n} tokens")));
         }
-        let decoder = self.decoder.get_or_init(|| {
-            stable::Tokenizer::from_bytes(&self.json).map_err(|error| error.to_string())
-        });
-        let decoder = decoder.as_ref().map_err(|why| self.error(why))?;
-        decoder.decode(ids, false).map_err(|error| self.error(error))
+        self.stable()?.decode(ids, false).map_err(|error| self.error(error))
     }
 
-    fn error(&self, why: impl fmt::Display) -> Error {
+    /// The stable implementation, which takes the text of a special token for the token.
+    pub(crate) fn stable(&self) -> Result<&stable::Tokenizer> {
+        let stable = self.stable.get_or_init(|| {
+            let mut stable = stable::Tokenizer::from_bytes(&self.json);
+            if let Ok(stable) = &mut stable {
+                // What a file says of these is for the models that it came with.
+                stable
+                    .with_padding(None)
+                    .with_truncation(None)
+                    .expect("nothing cannot be too long");
+            }
+            stable.map_err(|error| error.to_string())
+        });
+        stable.as_ref().map_err(|why| self.error(why))
+    }
+
+    pub(crate) fn error(&self, why: impl fmt::Display) -> Error {
         Error::Tokenizer { what: self.place.clone(), why: why.to_string() }
     }
 }
