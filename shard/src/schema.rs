@@ -30,6 +30,10 @@ pub enum DatasetKind {
     Contamination,
     /// What documents are compared by: hash of the content, canonical URL, MinHash signature.
     Signatures,
+    /// Conversations, turn by turn.
+    Conversations,
+    /// Two answers to one conversation, of which the first is preferred.
+    Preferences,
     /// Documents as token ids.
     Tokens,
     /// Measurements of training runs, one row per step and name.
@@ -38,7 +42,7 @@ pub enum DatasetKind {
 
 impl DatasetKind {
     /// Every kind, in the order in which a job makes them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Documents,
         Self::Dropped,
         Self::Edits,
@@ -46,6 +50,8 @@ impl DatasetKind {
         Self::Duplicates,
         Self::Repeats,
         Self::Contamination,
+        Self::Conversations,
+        Self::Preferences,
         Self::Tokens,
         Self::Metrics,
     ];
@@ -61,6 +67,8 @@ impl DatasetKind {
             Self::Repeats => "repeats",
             Self::Contamination => "contamination",
             Self::Signatures => "signatures",
+            Self::Conversations => "conversations",
+            Self::Preferences => "preferences",
             Self::Tokens => "tokens",
             Self::Metrics => "metrics",
         }
@@ -77,6 +85,8 @@ impl DatasetKind {
             Self::Repeats => &REPEATS,
             Self::Contamination => &CONTAMINATION,
             Self::Signatures => &SIGNATURES,
+            Self::Conversations => &CONVERSATIONS,
+            Self::Preferences => &PREFERENCES,
             Self::Tokens => &TOKENS,
             Self::Metrics => &METRICS,
         };
@@ -230,6 +240,54 @@ static SIGNATURES: LazyLock<SchemaRef> = LazyLock::new(|| {
             true,
         ),
     ])
+});
+
+/// The fields of a message: see [`crate::chat::Message`].
+#[must_use]
+pub fn message_fields() -> Fields {
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    Fields::from(vec![
+        // system, user, assistant or tool.
+        text("role", false),
+        text("content", true),
+        text("reasoning_content", true),
+        // JSON.
+        text("tool_calls", true),
+        text("tool_call_id", true),
+        text("name", true),
+    ])
+}
+
+fn messages(name: &str) -> Field {
+    let item = Field::new("item", DataType::Struct(message_fields()), false);
+    Field::new(name, DataType::List(Arc::new(item)), false)
+}
+
+/// What both kinds of conversation have beside their turns.
+fn provenance() -> [Field; 6] {
+    [
+        // A JSON list of the functions that the assistant may call.
+        text("tools", true),
+        text("source", false),
+        text("url", true),
+        text("locator", false),
+        text("language", true),
+        text("license", true),
+    ]
+}
+
+static CONVERSATIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    // `id` is the document's.
+    let turns = [id("id"), messages("messages")];
+    // Whether the answer is wanted, where the data say so.
+    let label = Field::new("label", DataType::Boolean, true);
+    schema(turns.into_iter().chain([label]).chain(provenance()).collect())
+});
+
+static PREFERENCES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    // What both have in common, and what comes behind it in each.
+    let turns = [id("id"), messages("prompt"), messages("chosen"), messages("rejected")];
+    schema(turns.into_iter().chain(provenance()).collect())
 });
 
 static TOKENS: LazyLock<SchemaRef> = LazyLock::new(|| {

@@ -237,6 +237,22 @@ fn row_bytes(batch: &RecordBatch) -> Vec<usize> {
                 let lengths = column.as_string::<i32>().offsets().lengths();
                 sizes.iter_mut().zip(lengths).for_each(|(size, length)| *size += length);
             }
+            DataType::List(item) if item.data_type().is_nested() => {
+                let list = column.as_list::<i32>();
+                let fields =
+                    list.values().as_struct_opt().map(|it| it.columns()).unwrap_or_default();
+                for texts in fields.iter().filter_map(|field| field.as_string_opt::<i32>()) {
+                    let offsets = texts.offsets();
+                    let ends = list.offsets().windows(2);
+                    sizes.iter_mut().zip(ends).for_each(|(size, ends)| {
+                        let end = |item: i32| {
+                            offsets[usize::try_from(item).expect("offsets ascend from 0")]
+                        };
+                        let bytes = end(ends[1]) - end(ends[0]);
+                        *size += usize::try_from(bytes).expect("offsets ascend");
+                    });
+                }
+            }
             DataType::List(item) => {
                 let width = item.data_type().primitive_width().unwrap_or(1);
                 let lengths = column.as_list::<i32>().offsets().lengths();
