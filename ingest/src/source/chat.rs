@@ -206,6 +206,9 @@ impl Reader {
             values.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let license = Some(self.config.license.as_str()).filter(|license| !license.is_empty());
         let shown = chat.preference.as_ref().map_or(&chat.messages, |(chosen, _)| chosen);
-        rows.push(&Record { license, metadata: &metadata, ..*record }, &shape::transcript(shown));
+        rows.push(
+            &Record { license, metadata: &metadata, ..*record },
+            &shard::chat::transcript(shown),
+        );
     }
 }

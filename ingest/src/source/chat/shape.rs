@@ -2,17 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-/// A turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Message {
-    /// `system`, `user`, `assistant` or `tool`.
-    pub(super) role: &'static str,
-    pub(super) content: String,
-    /// The calls of tools that the assistant makes, as they stand in the data.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tool_calls: Option<Value>,
-}
+use shard::chat::{Message, compact_json};
 
 /// What a row holds.
 #[derive(Clone, Debug, Default)]
@@ -184,30 +174,6 @@ pub(super) fn json(messages: &[Message]) -> String {
     serde_json::to_string(messages).expect("strings are JSON")
 }
 
-/// Writes messages as text that a person can read.
-pub(super) fn transcript(messages: &[Message]) -> String {
-    let mut out = String::new();
-    for message in messages {
-        if !out.is_empty() {
-            out.push_str("\n\n");
-        }
-        out.push_str(match message.role {
-            "system" => "System: ",
-            "user" => "User: ",
-            "tool" => "Tool: ",
-            _ => "Assistant: ",
-        });
-        out.push_str(message.content.trim());
-        if let Some(calls) = &message.tool_calls {
-            if !message.content.trim().is_empty() {
-                out.push('\n');
-            }
-            out.push_str(&plain(calls).unwrap_or_default());
-        }
-    }
-    out
-}
-
 /// Strings as they are and everything else as JSON; nothing for null.
 fn plain(value: &Value) -> Option<String> {
     match value {
@@ -245,7 +211,7 @@ fn message(role: &'static str, content: &str) -> Result<Message, Reason> {
     if content.trim().is_empty() {
         return Err("empty_turn");
     }
-    Ok(Message { role, content: content.to_owned(), tool_calls: None })
+    Ok(Message::new(role, content))
 }
 
 /// A turn in either notation: `role` and `content`, `from` and `value`.
@@ -255,6 +221,15 @@ fn turn(value: &Value) -> Result<Message, Reason> {
     let name = name.ok_or("no_role")?;
     let role = role(name)?;
     let content = turn.get("content").or_else(|| turn.get("value"));
+    let text = |key: &str| turn.get(key).and_then(Value::as_str).map(str::to_owned);
+    let more = Message {
+        reasoning_content: ["reasoning_content", "thinking", "reasoning"]
+            .into_iter()
+            .find_map(text),
+        tool_call_id: text("tool_call_id"),
+        name: text("name"),
+        ..Message::default()
+    };
     let content = match content {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
@@ -262,15 +237,22 @@ fn turn(value: &Value) -> Result<Message, Reason> {
         Some(_) => return Err("bad_turn"),
     };
     if name.eq_ignore_ascii_case("function_call") {
-        let call = serde_json::from_str(&content).unwrap_or(Value::String(content));
-        return Ok(Message { role, content: String::new(), tool_calls: Some(call) });
+        let call = compact_json(&content).unwrap_or_else(|| Value::String(content).to_string());
+        return Ok(Message { tool_calls: Some(call), ..Message::new(role, "") });
     }
     let calls = turn.get("tool_calls").or_else(|| turn.get("function_call"));
     let calls =
         calls.filter(|calls| !calls.is_null() && calls.as_array().is_none_or(|c| !c.is_empty()));
     match calls {
-        Some(calls) => Ok(Message { role, content, tool_calls: Some(calls.clone()) }),
-        None => message(role, &content),
+        Some(calls) => {
+            let (role, content) = (role.to_owned(), Some(content));
+            Ok(Message { role, content, tool_calls: Some(calls.to_string()), ..more })
+        }
+        None => message(role, &content).map(|said| Message {
+            role: said.role,
+            content: said.content,
+            ..more
+        }),
     }
 }
 
