@@ -51,6 +51,9 @@ pub struct Job {
     /// Which evaluation sets must not be in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decontaminate: Option<DecontaminateConfig>,
+    /// Whether conversations are also written turn by turn, as `conversations` and `preferences`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conversations: bool,
     /// How text becomes tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<ShardConfig>,
@@ -133,6 +136,23 @@ pub struct ShardConfig {
     /// Bytes of tokens (4 each) that a shard aims at.
     #[serde(default = "shard_bytes")]
     pub shard_bytes: Bytes,
+    /// How conversations become tokens; without it, as their transcripts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatConfig>,
+}
+
+/// `[shard.chat]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatConfig {
+    /// The path of a chat template, or `tokenizer` for the one beside the tokenizer.
+    pub template: String,
+    /// The day that the template takes for today.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+    /// Further variables of the template, such as `enable_thinking`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variables: Option<toml::Table>,
 }
 
 /// `[train]`.

@@ -16,7 +16,9 @@ use shard::{Dataset, store};
 use crate::job::LoadedJob;
 use crate::progress::{Talk, Unit};
 use crate::session::{self, Limits};
-use crate::stage::{Run, Stop, contamination, documents, duplicates, repeats, tokens};
+use crate::stage::{
+    Run, Stop, contamination, conversations, documents, duplicates, repeats, tokens,
+};
 use crate::{Error, Result};
 
 /// The trainer's program, beside ours.
@@ -43,6 +45,12 @@ pub struct Summary {
     pub contaminated: BTreeMap<String, u64>,
     /// Documents that lost what they share with evaluation sets, and stay.
     pub cut: u64,
+    /// Conversations that the chat template left out, by `chat/reason`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
+    /// Rows of `conversations` and of `preferences`; none when the job makes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversations: Option<[u64; 2]>,
     /// Documents in the token shards; none when the job makes none.
     pub tokenized: Option<u64>,
     /// Tokens, all splits together.
@@ -106,6 +114,16 @@ impl Plan {
             let message = "`cut` and a method of `[dedup]` that cuts spans cannot work together";
             let hint = "use `action = \"drop\"`, or `report_only = true` in `[dedup]`".to_owned();
             return Err(job.error("decontaminate.action", message, Some(hint)));
+        }
+        let is_chat = job.job.shard.as_ref().is_some_and(|shard| shard.chat.is_some());
+        let cuts_spans = contamination.as_ref().is_some_and(contamination::Plan::cuts)
+            || repeats.as_ref().is_some_and(|repeats| !repeats.is_report_only());
+        if (is_chat || job.job.conversations) && cuts_spans {
+            let key = if is_chat { "shard.chat" } else { "conversations" };
+            let message = "spans are cut from texts, and conversations would keep them";
+            let hint =
+                "use `action = \"drop\"` in `[decontaminate]`, `report_only = true` in `[dedup]`";
+            return Err(job.error(key, message, Some(hint.to_owned())));
         }
         let tokens = job.job.shard.as_ref().map(|shard| tokens::Plan::resolve(&job, shard));
         let tokens = tokens.transpose()?;
@@ -200,15 +218,18 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
         summary.cut = outcome.n_cut();
         contaminated = Some((snapshot, Arc::new(outcome)));
     }
+    let left =
+        || tokens::Left::new(&documents, duplicates.as_ref(), cuts.as_ref(), contaminated.as_ref());
+    if run.job.job.conversations {
+        let snapshots = conversations::execute(&run, &left()?).await?;
+        summary.manifest = snapshots[1].manifest_hash.clone();
+        summary.conversations = Some(snapshots.map(|it| it.manifest.counts.n_kept));
+    }
     if let Some(tokens) = &plan.tokens {
-        let left = tokens::Left::new(
-            &documents,
-            duplicates.as_ref(),
-            cuts.as_ref(),
-            contaminated.as_ref(),
-        )?;
+        let left = left()?;
         let snapshot = tokens.execute(&run, left).await?;
         summary.manifest = snapshot.manifest_hash.clone();
+        summary.refused = conversations::refused(&snapshot.manifest.counts);
         summary.tokenized = Some(snapshot.manifest.counts.n_kept);
         summary.tokens =
             Some(snapshot.manifest.shards.iter().map(shard::manifest::Shard::n_tokens).sum());
@@ -356,6 +377,14 @@ impl Summary {
                 text.push_str(&format!(" + {n_contaminated} contaminated"));
                 text.push_str(&list(&self.contaminated));
             }
+        }
+        let n_refused: u64 = self.refused.values().sum();
+        if n_refused > 0 {
+            text.push_str(&format!(" + {n_refused} refused"));
+            text.push_str(&list(&self.refused));
+        }
+        if let Some([conversations, preferences]) = self.conversations {
+            text.push_str(&format!("\n{conversations} conversations, {preferences} preferences"));
         }
         if self.cut > 0 {
             text.push_str(&format!("\n{} documents lost what evaluation sets hold", self.cut));

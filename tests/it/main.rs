@@ -8,11 +8,15 @@ mod bounded;
 #[cfg(test)]
 mod contamination;
 #[cfg(test)]
+mod conversations;
+#[cfg(test)]
 mod counts;
 #[cfg(test)]
 mod deterministic;
 #[cfg(test)]
 mod duplicates;
+#[cfg(test)]
+mod fertility;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]

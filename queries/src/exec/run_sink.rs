@@ -9,9 +9,12 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, UInt32Array, UInt64Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, UInt32Array, UInt64Array,
+};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -22,6 +25,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, SendableRecordBatc
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use shard::order::shuffle_key;
+use shard::schema::loss_mask_field;
 use shard::split::Splits;
 use shard::store;
 
@@ -74,15 +78,30 @@ pub struct RunFile {
     pub buckets: Vec<u32>,
 }
 
-/// The rows of a run: key, id and tokens.
-#[must_use]
-pub fn run_schema() -> SchemaRef {
+/// The rows of a run: key, id, tokens and, where it `is_masked`, the mask of what is learned.
+fn run_schema(is_masked: bool) -> SchemaRef {
     let tokens = DataType::List(Arc::new(Field::new("item", DataType::UInt32, false)));
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         Field::new("key", DataType::UInt64, false),
         Field::new("document_id", DataType::FixedSizeBinary(16), false),
         Field::new("tokens", tokens, false),
-    ]))
+    ];
+    fields.extend(is_masked.then(loss_mask_field));
+    Arc::new(Schema::new(fields))
+}
+
+/// Takes tokens and mask out of their struct, without the rows where it is null.
+fn unpack(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let Some(both) = batch.column(1).as_struct_opt() else { return Ok(batch) };
+    let id = batch.schema().field(0).clone();
+    let fields = std::iter::once(Arc::new(id)).chain(both.fields().iter().cloned());
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns = [&[Arc::clone(batch.column(0))], both.columns()].concat();
+    let rows = RecordBatch::try_new(schema, columns)?;
+    match both.nulls() {
+        Some(nulls) => filter_record_batch(&rows, &BooleanArray::new(nulls.inner().clone(), None)),
+        None => Ok(rows),
+    }
 }
 
 /// The sink of one shard of documents.
@@ -98,7 +117,8 @@ pub struct RunSink {
 }
 
 impl RunSink {
-    /// A sink for rows of `id` and `tokens`, which writes runs of `run_bytes` to `folder`.
+    /// A sink for rows of `id` and `tokens`, or of `id` and a struct of `tokens` and `loss_mask` that is null for rows
+    /// that go, which writes runs of `run_bytes` to `folder`.
     #[must_use]
     pub fn new(
         folder: PathBuf,
@@ -127,19 +147,20 @@ impl RunSink {
             })
             .collect();
         order.sort_unstable_by_key(|&(bucket, key, row)| (bucket, key, ids.value(row as usize)));
+        let schema = run_schema(rows.num_columns() > 2);
         let path = self.folder.join(format!("{}-{index:04}.arrow", self.name));
         let temporary = store::aside(&self.folder);
         let io = |action| shard::Error::io(action, &temporary);
         let file = BufWriter::new(File::create(&temporary).map_err(io("create"))?);
-        let mut writer = FileWriter::try_new(file, &run_schema())?;
+        let mut writer = FileWriter::try_new(file, &schema)?;
         let mut buckets = Vec::new();
         for part in order.chunk_by(|a, b| a.0 == b.0) {
             let indices = UInt32Array::from_iter_values(part.iter().map(|&(_, _, row)| row));
             let taken = take_record_batch(&rows, &indices)?;
             let keys: ArrayRef =
                 Arc::new(UInt64Array::from_iter_values(part.iter().map(|&(_, key, _)| key)));
-            let columns = vec![keys, Arc::clone(taken.column(0)), Arc::clone(taken.column(1))];
-            writer.write(&RecordBatch::try_new(run_schema(), columns)?)?;
+            let columns = [&[keys], taken.columns()].concat();
+            writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
             buckets.push(part[0].0);
         }
         let file =
@@ -167,8 +188,11 @@ pub fn read_bucket(run: &RunFile, bucket: u32) -> Result<Option<RecordBatch>, Er
 ///
 /// # Errors
 /// When the batches differ in their columns.
+///
+/// # Panics
+/// When there is no batch.
 pub fn sort_bucket(batches: &[RecordBatch]) -> Result<RecordBatch, Error> {
-    let rows = concat_batches(&run_schema(), batches)?;
+    let rows = concat_batches(&batches[0].schema(), batches)?;
     let keys = rows.column(0).as_primitive::<arrow::datatypes::UInt64Type>().values().clone();
     let ids: FixedSizeBinaryArray = rows.column(1).as_fixed_size_binary().clone();
     let n = u32::try_from(rows.num_rows()).expect("a bucket fits into memory");
@@ -199,9 +223,10 @@ impl DataSink for RunSink {
         let (mut pending, mut bytes, mut n) = (Vec::new(), 0, 0);
         let mut runs = Vec::new();
         while let Some(batch) = data.next().await {
-            let batch = batch?;
+            let batch = unpack(batch?)?;
             n += batch.num_rows() as u64;
-            let size = batch.column(1).get_buffer_memory_size();
+            let size: usize =
+                batch.columns()[1..].iter().map(|it| it.get_buffer_memory_size()).sum();
             bytes += size;
             pending.push(batch);
             // Sorting needs the rows twice. What the pool does not grant is written out at once.

@@ -1,7 +1,9 @@
 //! The stages of a job, in the order in which they run, and the units that they are cut into.
 
 mod card;
+mod chat;
 pub mod contamination;
+pub mod conversations;
 pub mod costs;
 pub mod documents;
 pub mod duplicates;

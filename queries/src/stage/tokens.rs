@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, ListBuilder, UInt32Array, UInt32Builder};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
@@ -24,13 +24,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shard::dataset::Snapshot;
 use shard::manifest::{Counts, Manifest, Parent, Shard};
-use shard::schema::{DatasetKind, ID_BYTES};
+use shard::schema::{DatasetKind, ID_BYTES, loss_mask_field};
 use shard::split::Splits;
 use shard::store;
 use shard::tokenizer::{Tokenizer, TokenizerSpec, train};
 use shard::writer::{ShardWriter, number_tokens};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::chat::{self, Chat};
 use super::contamination::Outcome;
 use super::repeats::{self, Cuts};
 use super::unit::{Output, Staging};
@@ -41,6 +42,8 @@ use crate::job::{LoadedJob, ShardConfig};
 use crate::progress::Unit as Progress;
 use crate::{Error, Result, session};
 
+/// The columns of `documents` that tokens are made of; the last one only for conversations.
+const COLUMNS: [&str; 3] = ["id", "text", "metadata"];
 /// The split that models are trained on.
 const TRAIN: &str = "train";
 /// Share of the job's memory for the tokens of one run, and for those of one bucket, on each thread.
@@ -58,6 +61,7 @@ pub struct Plan {
     config: ShardConfig,
     spec: TokenizerSpec,
     splits: Arc<Splits>,
+    chat: Option<chat::Plan>,
 }
 
 impl Plan {
@@ -77,7 +81,9 @@ impl Plan {
             }
         }
         let splits = Arc::new(Splits::new(config.split.clone())?);
-        Ok(Self { config: config.clone(), spec, splits })
+        let chat =
+            config.chat.as_ref().map(|chat| chat::Plan::resolve(job, chat, &spec)).transpose()?;
+        Ok(Self { config: config.clone(), spec, splits, chat })
     }
 
     /// The plan in words.
@@ -99,6 +105,9 @@ impl Plan {
         if let TokenizerSpec::Path(path) = &self.spec {
             config["tokenizer_blake3"] = Value::from(store::hash_file(path)?);
         }
+        if let Some(chat) = &self.chat {
+            config["chat_template"] = chat.fingerprint()?;
+        }
         config["sort_bytes"] = Value::from(sort_bytes(run));
         let fingerprint = fingerprint("tokens", &config, &left.parents, &Value::Null);
         if let Some(newest) = finished(&dataset, &fingerprint)? {
@@ -109,16 +118,17 @@ impl Plan {
         let sort = Staging::new(&dataset, "sort", &fingerprint);
         let tokenizer = Arc::new(self.tokenizer(run, &left, encode.folder()).await?);
         let (runs, counts) = self.encode(run, &left, &tokenizer, &encode).await?;
-        let mut manifest =
-            Manifest::new(DatasetKind::Tokens, &DatasetKind::Tokens.schema(), fingerprint, config);
+        let schema = schema(self.chat.is_some());
+        let mut manifest = Manifest::new(DatasetKind::Tokens, &schema, fingerprint, config);
         manifest.parents = left.parents.clone();
         manifest.counts = counts;
         if manifest.counts.n_kept == 0 {
             return Err(Error::Empty {
-                stage: "deduplication or decontamination",
+                stage: "deduplication, decontamination or the chat template",
                 n_in: manifest.counts.n_in,
                 reasons: reasons(&manifest),
-                hint: "check the settings of `[dedup]` and `[decontaminate]`".to_owned(),
+                hint: "check the settings of `[dedup]`, `[decontaminate]` and `[shard.chat]`"
+                    .to_owned(),
             });
         }
         manifest.shards = self.sort(run, &left.documents, runs, &sort).await?;
@@ -131,6 +141,10 @@ impl Plan {
         let name = format!("tokenizer-{}.json", &tokenizer.fingerprint()[..12]);
         store::put_if_absent(&dataset.path().join(&name), tokenizer.to_bytes())?;
         manifest.tokenizer = Some(tokenizer.info(&name));
+        if let Some(chat) = &self.chat {
+            let name = chat.load(Arc::clone(&tokenizer))?.publish(&dataset)?;
+            manifest.config["chat_template"]["path"] = Value::from(name);
+        }
         let snapshot = commit(&dataset, manifest)?;
         encode.remove()?;
         sort.remove()?;
@@ -192,29 +206,44 @@ impl Plan {
             let (tokenizer, buckets) = (Arc::clone(tokenizer), buckets.clone());
             let folder = staging.folder().clone();
             let ctx = ctx.clone();
+            let chat = self.chat.clone();
             async move {
                 let (gone, dropped) = removed_rows(&left.documents, &shard, &left.removed)?;
-                let scan = scan(&left.documents, &shard, &schema, &["id", "text"], &gone)?;
-                let cuts = left.cuts(index)?;
-                let plan = projection(&ctx, scan, tokenizer, cuts, Arc::clone(&left.outcome))?;
+                let chat = chat.map(|chat| chat.load(Arc::clone(&tokenizer))).transpose()?;
+                let chat = chat.map(Arc::new);
+                let columns = if chat.is_some() { &COLUMNS[..] } else { &COLUMNS[..2] };
+                let scan = scan(&left.documents, &shard, &schema, columns, &gone)?;
+                let tokens = match &chat {
+                    Some(chat) => chat::tokens_udf(Arc::clone(chat)),
+                    None => tokens_udf(tokenizer, left.cuts(index)?, Arc::clone(&left.outcome)),
+                };
+                let plan = projection(&ctx, scan, columns, &tokens)?;
                 let sink = Arc::new(RunSink::new(folder, name, buckets, run_bytes, plan.schema()));
                 let plan = DataSinkExec::new(plan, Arc::clone(&sink) as Arc<dyn DataSink>, None);
                 datafusion::physical_plan::collect(Arc::new(plan), ctx.task_ctx()).await?;
                 let (runs, n_kept) = sink.take().expect("the plan ended well");
+                let refused = chat.map(|chat: Arc<Chat>| chat.take_refused()).unwrap_or_default();
+                let mut dropped = dropped;
+                dropped.extend(refused.counts);
                 let counts = Counts { n_in: shard.rows, n_kept, dropped };
                 counts.assert_complete("encode");
-                Ok(EncodeOutput { runs, counts })
+                Ok(EncodeOutput { runs, counts, refused: refused.first })
             }
         };
         let outputs =
             staging.run(run, units.collect(), work, |index, _| task.advance(rows[index])).await?;
         let (mut runs, mut counts) = (Vec::new(), Counts::default());
+        let mut refused = None;
         for output in outputs {
             let output: EncodeOutput = output;
             counts.add(&output.counts);
             runs.extend(output.runs);
+            refused = refused.or(output.refused);
         }
         task.finish(format!("{} documents, {} left out", counts.n_kept, counts.n_dropped()));
+        if let Some(why) = refused {
+            run.talk.say(format!("{:>12}  first conversation refused: {why}", "tokenize"));
+        }
         Ok((runs, counts))
     }
 
@@ -279,12 +308,12 @@ fn sort_bytes(run: &Run) -> u64 {
 /// What is left to encode: documents without some rows and some spans.
 #[derive(Clone, Debug)]
 pub struct Left {
-    documents: Snapshot,
+    pub(super) documents: Snapshot,
     repeats: Option<Snapshot>,
-    removed: Arc<Reasons>,
+    pub(super) removed: Arc<Reasons>,
     /// What documents lose to evaluation sets that are not left out for it.
     outcome: Arc<Outcome>,
-    parents: Vec<Parent>,
+    pub(super) parents: Vec<Parent>,
 }
 
 impl Left {
@@ -427,16 +456,15 @@ pub(super) fn open_columns(
     Ok(builder.with_projection(mask).with_batch_size(1024).build().map_err(error)?)
 }
 
-/// The plan above a scan of `id` and `text`: `id` and the tokens of what `cuts` leave, ended by the token that ends a document.
+/// The plan above a scan of `columns`: `id` and what `tokens` makes of them.
 fn projection(
     ctx: &SessionContext,
     scan: Arc<dyn ExecutionPlan>,
-    tokenizer: Arc<Tokenizer>,
-    cuts: Cuts,
-    outcome: Arc<Outcome>,
+    columns: &[&str],
+    tokens: &ScalarUDF,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = DFSchema::try_from(scan.schema())?;
-    let tokens = tokens_udf(tokenizer, cuts, outcome).call(vec![col("id"), col("text")]);
+    let tokens = tokens.call(columns.iter().map(|name| col(*name)).collect());
     let exprs = [(col("id"), "document_id"), (tokens, "tokens")]
         .into_iter()
         .map(|(expr, alias)| {
@@ -447,6 +475,7 @@ fn projection(
     Ok(Arc::new(ProjectionExec::try_new(exprs, scan)?))
 }
 
+/// The tokens of what `cuts` and `outcome` leave of a text, ended by the token that ends a document.
 fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts, outcome: Arc<Outcome>) -> ScalarUDF {
     let cuts = Mutex::new(cuts);
     let item = Field::new("item", DataType::UInt32, false);
@@ -476,6 +505,16 @@ fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts, outcome: Arc<Outcome>) -> S
     create_udf("tokens", input, output, Volatility::Volatile, Arc::new(fun))
 }
 
+/// The columns of `tokens`, with the mask where not every token is a target.
+fn schema(is_masked: bool) -> SchemaRef {
+    let schema = DatasetKind::Tokens.schema();
+    if !is_masked {
+        return schema;
+    }
+    let fields = schema.fields().iter().cloned().chain([Arc::new(loss_mask_field())]);
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 /// Writes one bucket of all runs as a shard; none when no document fell into it.
 fn sort_one(
     runs: &[RunFile],
@@ -493,14 +532,16 @@ fn sort_one(
     }
     let rows = sort_bucket(&batches)?;
     drop(batches);
-    let schema = DatasetKind::Tokens.schema();
+    let masks = rows.columns().get(3);
+    let schema = schema(masks.is_some());
     let tokens = rows.column(2).as_list::<i32>();
     let lengths = tokens.offsets().lengths();
     let n_tokens = UInt32Array::from_iter_values(
         lengths.map(|n| u32::try_from(n).expect("a document has less than 4 G tokens")),
     );
-    let columns: Vec<ArrayRef> =
+    let mut columns: Vec<ArrayRef> =
         vec![Arc::clone(rows.column(1)), Arc::clone(rows.column(2)), Arc::new(n_tokens)];
+    columns.extend(masks.cloned());
     let mut writer = ShardWriter::create(dataset, name, split, &schema)?;
     writer.write(&RecordBatch::try_new(schema, columns)?)?;
     Ok(Some(writer.finish()?))
@@ -609,6 +650,9 @@ impl Iterator for Texts {
 struct EncodeOutput {
     runs: Vec<RunFile>,
     counts: Counts,
+    /// What the chat template said of the first conversation that it refused.
+    #[serde(default)]
+    refused: Option<String>,
 }
 
 impl Output for EncodeOutput {
