@@ -62,7 +62,7 @@ enum Verb {
     ///
     /// Example: gristmill-train generate runs/gpt-tiny --prompt "Once upon" --tokens 50
     Generate {
-        /// A run's folder, or a Hugging Face folder.
+        /// A run's folder, a Hugging Face folder, or a GGUF file.
         model: PathBuf,
         /// The text to continue.
         #[arg(long)]
@@ -384,6 +384,9 @@ fn merge(path: &Path, out: &Path) -> anyhow::Result<ExitCode> {
 
 /// The finished model of a run, else its newest checkpoint, else the folder itself.
 fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
     let finished = path.join("model");
     if finished.join("config.json").is_file() {
         return Ok(finished);
@@ -393,6 +396,10 @@ fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn tokenizer_file(path: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    // The vocabulary is inside a GGUF file.
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
     let mut candidates = vec![folder.join("tokenizer.json"), path.join("tokenizer.json")];
     if folder.join(trainer::adapter::CONFIG).is_file() {
         candidates.push(trainer::adapter::Adapter::read(folder)?.base.join("tokenizer.json"));

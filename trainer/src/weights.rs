@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,39 @@ const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 /// The longest header that is read: the format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// Where tensors are found by name.
+pub trait Tensors: std::fmt::Debug {
+    /// The names of all tensors, sorted.
+    fn names(&self) -> Vec<&str>;
+
+    /// The shape of the tensor called `name`.
+    fn shape(&self, name: &str) -> Option<&[i64]>;
+
+    /// The files, for messages.
+    fn place(&self) -> String;
+
+    /// Reads the tensor called `name` onto the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when it is absent or of a kind that is not supported.
+    fn tensor(&self, name: &str) -> Result<Tensor>;
+}
+
+impl Tensors for WeightFiles {
+    fn names(&self) -> Vec<&str> {
+        self.names().collect()
+    }
+    fn shape(&self, name: &str) -> Option<&[i64]> {
+        self.shape(name)
+    }
+    fn place(&self) -> String {
+        self.place()
+    }
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.tensor(name)
+    }
+}
 
 /// The tensors of one or more safetensors files, by name.
 #[derive(Debug)]
@@ -295,7 +328,9 @@ fn dtype_of(kind: Kind) -> Dtype {
 pub(crate) fn is_file(path: &Path) -> Result<bool> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_file()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
         Err(error) => Err(Error::io("read", path)(error)),
     }
 }

@@ -8,7 +8,7 @@ use super::Parameter;
 use crate::adapter::{self, Variant};
 use crate::error::{Error, Result};
 use crate::random::Random;
-use crate::weights::WeightFiles;
+use crate::weights::Tensors;
 
 /// Gives a model its parameters, and keeps them by name.
 pub(super) struct Builder<'a> {
@@ -45,7 +45,7 @@ pub(super) struct LowRank {
 
 pub(super) enum Origin<'a> {
     Seed(u64),
-    Files(&'a WeightFiles),
+    Files(&'a dyn Tensors),
     /// One zero that looks like all of them.
     Nothing,
 }
@@ -149,8 +149,10 @@ impl<'a> Builder<'a> {
     pub(super) fn finish(&mut self) -> Result<Vec<Parameter>> {
         if let Origin::Files(files) = self.origin {
             let is_computed = |name: &str| COMPUTED.iter().any(|suffix| name.ends_with(suffix));
-            let unused =
-                files.names().find(|&name| !self.taken.contains(name) && !is_computed(name));
+            let unused = files
+                .names()
+                .into_iter()
+                .find(|&name| !self.taken.contains(name) && !is_computed(name));
             if let Some(name) = unused {
                 let why = format!("the architecture in config.json has no parameter `{name}`");
                 return Err(mismatch(files, why));
@@ -176,7 +178,7 @@ impl Adapters<'_> {
             });
         }
         let Origin::Files(files) = self.origin else { return Ok(()) };
-        match files.names().find(|&name| !self.taken.contains(name)) {
+        match files.names().into_iter().find(|&name| !self.taken.contains(name)) {
             None => Ok(()),
             Some(name) => {
                 Err(mismatch(files, format!("the model beneath has no place for `{name}`")))
@@ -185,7 +187,7 @@ impl Adapters<'_> {
     }
 }
 
-fn read(files: &WeightFiles, stored: &str, shape: &[i64], config: &str) -> Result<Tensor> {
+fn read(files: &dyn Tensors, stored: &str, shape: &[i64], config: &str) -> Result<Tensor> {
     if let Some(found) = files.shape(stored).filter(|found| *found != shape) {
         let why = format!("`{stored}` has the shape {found:?}, {config} says {shape:?}");
         return Err(mismatch(files, why));
@@ -195,7 +197,7 @@ fn read(files: &WeightFiles, stored: &str, shape: &[i64], config: &str) -> Resul
     Ok(tensor)
 }
 
-fn stored_name(files: &WeightFiles, name: &str) -> String {
+fn stored_name(files: &dyn Tensors, name: &str) -> String {
     let bare = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     let mut candidates = vec![name.to_owned(), bare.to_owned()];
     for (new, old) in RENAMED {
@@ -206,10 +208,13 @@ fn stored_name(files: &WeightFiles, name: &str) -> String {
             candidates.push(format!("{stem}{old}"));
         }
     }
-    candidates.into_iter().find(|candidate| files.has(candidate)).unwrap_or_else(|| name.to_owned())
+    candidates
+        .into_iter()
+        .find(|candidate| files.shape(candidate).is_some())
+        .unwrap_or_else(|| name.to_owned())
 }
 
-fn mismatch(files: &WeightFiles, why: String) -> Error {
+fn mismatch(files: &dyn Tensors, why: String) -> Error {
     Error::Unusable {
         action: "load",
         what: format!("`{}`", files.place()),
@@ -219,7 +224,7 @@ fn mismatch(files: &WeightFiles, why: String) -> Error {
 }
 
 /// One number that is none makes every output none.
-fn refuse_non_finite(files: &WeightFiles, name: &str, tensor: &Tensor) -> Result<()> {
+fn refuse_non_finite(files: &dyn Tensors, name: &str, tensor: &Tensor) -> Result<()> {
     let n_bad = tensor.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
     if n_bad == 0 {
         return Ok(());

@@ -21,8 +21,9 @@ use self::builder::{Builder, Origin};
 use crate::adapter::{self, Adapter};
 pub use crate::attention::{Cache, Pass};
 use crate::error::{Error, Result};
+use crate::gguf::{self, Gguf};
 use crate::recipe;
-use crate::weights::{self, WeightFiles, is_file};
+use crate::weights::{self, Tensors, WeightFiles, is_file};
 
 /// Every model, sorted by name.
 pub const KINDS: [ModelKind; 3] = [bert::KIND, gpt2::KIND, llama::KIND];
@@ -177,7 +178,8 @@ pub fn outline(recipe: &recipe::Model, vocab_size: u64) -> Result<Loaded> {
     Ok(Loaded { model, config, adapter: None })
 }
 
-/// Loads a Hugging Face folder: `config.json` beside `model.safetensors`, or several files with an index.
+/// Loads a Hugging Face folder (`config.json` beside `model.safetensors`, or several files with an index) or a GGUF file of
+/// a LLaMA model.
 ///
 /// Where there is an `adapter_config.json`, the model that it names is loaded with the adapters of the folder. Weights of any
 /// float kind become float32.
@@ -192,8 +194,8 @@ pub fn load(folder: &Path, device: Device) -> Result<Loaded> {
         return load_under(adapter, Origin::Files(&files), device);
     }
     let (kind, config) = read_config(folder)?;
-    let files = WeightFiles::open_folder(folder)?;
-    let mut builder = Builder::new(Origin::Files(&files), device);
+    let tensors = open_tensors(folder)?;
+    let mut builder = Builder::new(Origin::Files(tensors.as_ref()), device);
     let model = (kind.build)(&config, &mut builder)?;
     Ok(Loaded { model, config, adapter: None })
 }
@@ -227,13 +229,25 @@ fn load_under(adapter: Adapter, origin: Origin<'_>, device: Device) -> Result<Lo
             hint: "the adapter must have been made for this architecture".to_owned(),
         });
     }
-    let files = WeightFiles::open_folder(&adapter.base)?;
-    let mut builder = Builder::new(Origin::Files(&files), device).adapt(&adapter.config, origin);
+    let tensors = open_tensors(&adapter.base)?;
+    let mut builder = Builder::new(Origin::Files(tensors.as_ref()), device);
+    builder = builder.adapt(&adapter.config, origin);
     let model = (kind.build)(&config, &mut builder)?;
     Ok(Loaded { model, config, adapter: Some(adapter) })
 }
 
+/// The tensors of a Hugging Face folder or of a GGUF file.
+fn open_tensors(path: &Path) -> Result<Box<dyn Tensors>> {
+    if gguf::is_gguf(path)? {
+        return Ok(Box::new(Gguf::open(path)?));
+    }
+    Ok(Box::new(WeightFiles::open_folder(path)?))
+}
+
 fn read_config(folder: &Path) -> Result<(ModelKind, Value)> {
+    if gguf::is_gguf(folder)? {
+        return Ok((llama::KIND, Gguf::open(folder)?.config()?));
+    }
     let path = folder.join("config.json");
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let config: Value = serde_json::from_str(&text).map_err(|error| Error::Unusable {

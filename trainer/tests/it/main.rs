@@ -8,6 +8,7 @@
 mod adapters;
 mod encoder;
 mod generation;
+mod gguf;
 mod objective;
 mod parity;
 mod process;
