@@ -16,6 +16,7 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .file("src/torch/shim.cpp")
+        .file("src/torch/recompute.cpp")
         // Their headers are not ours to warn about.
         .flag("-isystem")
         .flag(include.to_str().expect("libtorch's path is UTF-8"))
@@ -31,5 +32,6 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo::metadata=libtorch_lib={}", lib.display());
     println!("cargo::rerun-if-changed=src/torch/shim.cpp");
+    println!("cargo::rerun-if-changed=src/torch/recompute.cpp");
     println!("cargo::rerun-if-changed=build.rs");
 }

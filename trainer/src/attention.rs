@@ -20,6 +20,10 @@ pub struct Pass<'a> {
     pub cache: Option<&'a mut Cache>,
     /// Whether dropout drops.
     pub is_training: bool,
+    /// Whether each block keeps its input alone, and computes the rest again for its gradients.
+    pub recomputes: bool,
+    /// Rows whose logits exist at a time in a loss; by default all.
+    pub loss_rows: Option<i64>,
     /// Whether only the last position is wanted, `[B, 1, C]`.
     pub only_last: bool,
     /// Filled with the input of every block and what the head reads, `[B, T, C]` each, where there is a list.
@@ -87,6 +91,13 @@ pub(crate) struct Sight {
     /// Each token sees those before it and itself; only without a mask.
     is_causal: bool,
     dropout: f64,
+}
+
+impl Sight {
+    pub(crate) fn shallow_clone(&self) -> Self {
+        let mask = self.mask.as_ref().map(Tensor::shallow_clone);
+        Self { mask, is_causal: self.is_causal, dropout: self.dropout }
+    }
 }
 
 /// The keys and values of one layer.

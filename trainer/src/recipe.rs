@@ -97,6 +97,10 @@ pub struct Train {
     pub seed: u64,
     /// `fp32` or `bf16`.
     pub precision: Precision,
+    /// Keep only the input of each block, and compute the rest again for the gradients: less memory, a third more time.
+    pub activation_checkpointing: bool,
+    /// Tokens whose logits exist at a time; by default all.
+    pub loss_chunk_tokens: Option<u64>,
     /// Threads of CPU kernels; by default what libtorch chooses.
     pub threads: Option<u32>,
     /// Steps between checkpoints; one is always written at the end.
@@ -123,6 +127,8 @@ impl Default for Train {
             micro_batch_sequences: None,
             seed: 42,
             precision: Precision::Fp32,
+            activation_checkpointing: false,
+            loss_chunk_tokens: None,
             threads: None,
             checkpoint_every: 100,
             checkpoints_kept: 2,
@@ -231,6 +237,7 @@ impl Recipe {
             ("train.steps", train.steps),
             ("train.batch_sequences", train.batch_sequences),
             ("train.micro_batch_sequences", train.micro_batch()),
+            ("train.loss_chunk_tokens", train.loss_chunk_tokens.unwrap_or(1)),
             ("train.checkpoint_every", train.checkpoint_every),
             ("train.evaluate_every", train.evaluate_every),
             ("model.seq_len", model.seq_len),

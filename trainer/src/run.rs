@@ -362,13 +362,22 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
+    fn loss_rows(&self) -> Option<i64> {
+        let tokens = self.recipe.train.loss_chunk_tokens?;
+        Some(i64::try_from(tokens).expect("checked with the recipe"))
+    }
+
     /// Adds the gradients of every micro-batch; returns the mean loss per target of the whole batch.
     fn backward(&self, batch: &[MicroBatch], n_targets: u64) -> Result<Tensor> {
         let is_bf16 = self.recipe.train.precision == Precision::Bf16;
         let mut total = Tensor::zeros([], (Kind::Float, self.device));
         for micro in batch {
             let micro = micro.to_device(self.device);
-            let mut pass = Pass::training();
+            let mut pass = Pass {
+                recomputes: self.recipe.train.activation_checkpointing,
+                loss_rows: self.loss_rows(),
+                ..Pass::training()
+            };
             let sum = torch::autocast_bf16(self.device, is_bf16, || {
                 self.objective.loss(self.loaded.model.as_ref(), &micro, &mut pass)
             })??;
@@ -441,7 +450,7 @@ impl<'a> Run<'a> {
             let micro = micro.to_device(self.device);
             let loss = no_grad(|| {
                 torch::autocast_bf16(self.device, is_bf16, || {
-                    let mut pass = Pass::default();
+                    let mut pass = Pass { loss_rows: self.loss_rows(), ..Pass::default() };
                     self.objective.loss(self.loaded.model.as_ref(), &micro, &mut pass)
                 })
             })??;

@@ -9,8 +9,8 @@ use tch::{Kind, Tensor};
 
 use super::builder::{Builder, Init};
 use super::linear::{LayerNorm, Layout, Linear, Spec};
-use super::{Model, ModelKind, Parameter, Pass, Shape};
-use super::{bad_config, divides, n_scores, number, size, switch, unsigned};
+use super::{Model, ModelKind, Parameter, Pass, Shape, TokenHead};
+use super::{again, bad_config, divides, n_scores, number, size, switch, unsigned};
 use crate::attention::{Sight, attend};
 use crate::error::Result;
 use crate::recipe;
@@ -70,7 +70,7 @@ struct Block {
 
 /// Logits of the tokens that were hidden.
 #[derive(Debug)]
-struct TokenHead {
+struct Decoder {
     dense: Linear,
     norm: LayerNorm,
     /// The token embedding where they are tied.
@@ -93,7 +93,7 @@ struct Bert {
     segment_embedding: Tensor,
     norm: LayerNorm,
     blocks: Vec<Block>,
-    token_head: Option<TokenHead>,
+    token_head: Option<Decoder>,
     sequence_head: Option<SequenceHead>,
     gelu: &'static str,
     dropout: f64,
@@ -174,7 +174,7 @@ impl Bert {
         });
         let sequence_head = sequence_head.transpose()?;
         let has_token_head = architecture != "BertForSequenceClassification";
-        let token_head = has_token_head.then(|| -> Result<TokenHead> {
+        let token_head = has_token_head.then(|| -> Result<Decoder> {
             let name = |part: &str| format!("cls.predictions.{part}");
             from.tied(&name("decoder.bias"));
             let decoder_vc = if switch(config, "tie_word_embeddings", true)? {
@@ -183,7 +183,7 @@ impl Bert {
             } else {
                 from.parameter(&name("decoder.weight"), &[v, c], normal())?
             };
-            Ok(TokenHead {
+            Ok(Decoder {
                 dense: Linear::new(from, &name("transform.dense"), linear(c, c))?,
                 norm: LayerNorm::new(from, &name("transform.LayerNorm"), c, epsilon)?,
                 decoder_vc,
@@ -218,6 +218,20 @@ impl Bert {
 }
 
 impl Block {
+    fn shallow_clone(&self) -> Self {
+        Self {
+            q: self.q.shallow_clone(),
+            k: self.k.shallow_clone(),
+            v: self.v.shallow_clone(),
+            attention_out: self.attention_out.shallow_clone(),
+            norm_1: self.norm_1.shallow_clone(),
+            up: self.up.shallow_clone(),
+            down: self.down.shallow_clone(),
+            norm_2: self.norm_2.shallow_clone(),
+            ..*self
+        }
+    }
+
     fn forward(&self, x_btc: &Tensor, sight: &Sight, is_training: bool) -> Tensor {
         let (b, t, c) = x_btc.size3().expect("activations have three dimensions");
         let heads = |linear: &Linear| {
@@ -259,16 +273,27 @@ impl Model for Bert {
         let sight = pass.sight(t, false, self.attention_dropout, tokens_bt.device());
         for block in &self.blocks {
             pass.keep(&x_btc);
-            x_btc = block.forward(&x_btc, &sight, pass.is_training);
+            let is_training = pass.is_training;
+            x_btc = if pass.recomputes {
+                let (block, sight) = (block.shallow_clone(), sight.shallow_clone());
+                again(&x_btc, move |x| block.forward(x, &sight, is_training))
+            } else {
+                block.forward(&x_btc, &sight, is_training)
+            };
         }
         pass.keep(&x_btc);
         x_btc
     }
 
-    fn head(&self, hidden: &Tensor) -> Tensor {
+    fn token_head(&self) -> TokenHead {
         let head = self.token_head.as_ref().expect("a model that predicts tokens");
-        let x = head.norm.apply(&head.dense.apply(hidden, false).gelu(self.gelu));
-        x.linear(&head.decoder_vc, Some(&head.bias_v))
+        let (dense, norm) = (head.dense.shallow_clone(), head.norm.shallow_clone());
+        let (decoder_vc, bias_v) = (head.decoder_vc.shallow_clone(), head.bias_v.shallow_clone());
+        let gelu = self.gelu;
+        Box::new(move |hidden| {
+            let x = norm.apply(&dense.apply(hidden, false).gelu(gelu));
+            x.linear(&decoder_vc, Some(&bias_v))
+        })
     }
 
     fn scores(&self, hidden_btc: &Tensor, _: Option<&Tensor>, is_training: bool) -> Tensor {

@@ -50,6 +50,18 @@ pub(super) enum Origin<'a> {
     Nothing,
 }
 
+impl LowRank {
+    pub(super) fn shallow_clone(&self) -> Self {
+        Self {
+            a: self.a.shallow_clone(),
+            b: self.b.shallow_clone(),
+            magnitude: self.magnitude.as_ref().map(Tensor::shallow_clone),
+            scale: self.scale,
+            dropout: self.dropout,
+        }
+    }
+}
+
 /// How a fresh parameter begins.
 pub(super) enum Init {
     Zeros,

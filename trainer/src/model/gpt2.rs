@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 
 use super::builder::{Builder, Init};
 use super::linear::{LayerNorm, Layout, Linear, Spec};
-use super::{Model, ModelKind, Parameter, Pass, Shape};
-use super::{bad_config, divides, number, size, switch, unsigned};
+use super::{Model, ModelKind, Parameter, Pass, Shape, TokenHead};
+use super::{again, bad_config, divides, number, size, switch, unsigned};
 use crate::attention::{Memory, Sight, attend};
 use crate::error::Result;
 use crate::recipe;
@@ -167,6 +167,18 @@ impl Gpt2 {
 }
 
 impl Block {
+    fn shallow_clone(&self) -> Self {
+        Self {
+            norm_1: self.norm_1.shallow_clone(),
+            qkv: self.qkv.shallow_clone(),
+            attention_out: self.attention_out.shallow_clone(),
+            norm_2: self.norm_2.shallow_clone(),
+            up: self.up.shallow_clone(),
+            down: self.down.shallow_clone(),
+            ..*self
+        }
+    }
+
     fn forward(
         &self,
         x_btc: &Tensor,
@@ -222,7 +234,12 @@ impl Model for Gpt2 {
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.keep(&x_btc);
             let is_training = pass.is_training;
-            x_btc = block.forward(&x_btc, &sight, pass.memory(layer), is_training);
+            x_btc = if pass.recomputes {
+                let (block, sight) = (block.shallow_clone(), sight.shallow_clone());
+                again(&x_btc, move |x| block.forward(x, &sight, None, is_training))
+            } else {
+                block.forward(&x_btc, &sight, pass.memory(layer), is_training)
+            };
         }
         pass.finish(t);
         if pass.only_last {
@@ -233,8 +250,9 @@ impl Model for Gpt2 {
         hidden_btc
     }
 
-    fn head(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear::<Tensor>(&self.head_vc, None)
+    fn token_head(&self) -> TokenHead {
+        let head_vc = self.head_vc.shallow_clone();
+        Box::new(move |hidden| hidden.linear::<Tensor>(&head_vc, None))
     }
 
     fn scores(&self, _: &Tensor, _: Option<&Tensor>, _: bool) -> Tensor {

@@ -51,6 +51,16 @@ impl Linear {
         Ok(Self { weight, bias, layout, adapter })
     }
 
+    /// Returns the same layer over the same tensors.
+    pub(super) fn shallow_clone(&self) -> Self {
+        Self {
+            weight: self.weight.shallow_clone(),
+            bias: self.bias.as_ref().map(Tensor::shallow_clone),
+            layout: self.layout,
+            adapter: self.adapter.as_ref().map(LowRank::shallow_clone),
+        }
+    }
+
     /// Dropout before an adapter drops only in training.
     pub(super) fn apply(&self, x: &Tensor, is_training: bool) -> Tensor {
         let y = self.product(x, self.bias.as_ref());
@@ -109,6 +119,12 @@ impl LayerNorm {
             bias: from.parameter(&format!("{name}.bias"), &[c], Init::Zeros)?,
             epsilon,
         })
+    }
+
+    /// Returns the same layer over the same tensors.
+    pub(super) fn shallow_clone(&self) -> Self {
+        let (weight, bias) = (self.weight.shallow_clone(), self.bias.shallow_clone());
+        Self { weight, bias, epsilon: self.epsilon }
     }
 
     pub(super) fn apply(&self, x: &Tensor) -> Tensor {

@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::builder::{Builder, Init};
 use super::linear::{Layout, Linear, Spec};
-use super::{Model, ModelKind, Parameter, Pass, Shape};
-use super::{bad_config, divides, n_scores, number, size, switch, unsigned};
+use super::{Model, ModelKind, Parameter, Pass, Shape, TokenHead};
+use super::{again, bad_config, divides, n_scores, number, size, switch, unsigned};
 use crate::attention::{Memory, Sight, attend};
 use crate::error::Result;
 use crate::recipe;
@@ -76,6 +76,10 @@ impl RmsNorm {
     fn new(from: &mut Builder<'_>, name: &str, c: i64, epsilon: f64) -> Result<Self> {
         let weight = from.parameter(&format!("{name}.weight"), &[c], Init::Ones)?;
         Ok(Self { weight, epsilon })
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), epsilon: self.epsilon }
     }
 
     fn apply(&self, x: &Tensor) -> Tensor {
@@ -207,6 +211,21 @@ impl Llama {
 }
 
 impl Block {
+    fn shallow_clone(&self) -> Self {
+        Self {
+            norm_1: self.norm_1.shallow_clone(),
+            q: self.q.shallow_clone(),
+            k: self.k.shallow_clone(),
+            v: self.v.shallow_clone(),
+            attention_out: self.attention_out.shallow_clone(),
+            norm_2: self.norm_2.shallow_clone(),
+            gate: self.gate.shallow_clone(),
+            up: self.up.shallow_clone(),
+            down: self.down.shallow_clone(),
+            head_size: self.head_size,
+        }
+    }
+
     fn forward(
         &self,
         x_btc: &Tensor,
@@ -270,7 +289,13 @@ impl Model for Llama {
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.keep(&x_btc);
             let is_training = pass.is_training;
-            x_btc = block.forward(&x_btc, &rotation, &sight, pass.memory(layer), is_training);
+            x_btc = if pass.recomputes {
+                let (block, sight) = (block.shallow_clone(), sight.shallow_clone());
+                let rotation = rotation.shallow_clone();
+                again(&x_btc, move |x| block.forward(x, &rotation, &sight, None, is_training))
+            } else {
+                block.forward(&x_btc, &rotation, &sight, pass.memory(layer), is_training)
+            };
         }
         pass.finish(t);
         if pass.only_last {
@@ -281,9 +306,10 @@ impl Model for Llama {
         hidden_btc
     }
 
-    fn head(&self, hidden: &Tensor) -> Tensor {
+    fn token_head(&self) -> TokenHead {
         let Head::Tokens(weight_vc) = &self.head else { panic!("this model scores sequences") };
-        hidden.linear::<Tensor>(weight_vc, None)
+        let weight_vc = weight_vc.shallow_clone();
+        Box::new(move |hidden| hidden.linear::<Tensor>(&weight_vc, None))
     }
 
     fn scores(&self, hidden_btc: &Tensor, last_b: Option<&Tensor>, _: bool) -> Tensor {
@@ -307,6 +333,10 @@ struct Rotation {
 }
 
 impl Rotation {
+    fn shallow_clone(&self) -> Self {
+        Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
+    }
+
     fn apply(&self, x_bhtd: &Tensor) -> Tensor {
         let halves = x_bhtd.chunk(2, 3);
         let turned = Tensor::cat(&[&halves[1].neg(), &halves[0]], 3);

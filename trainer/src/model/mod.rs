@@ -23,6 +23,7 @@ pub use crate::attention::{Cache, Pass};
 use crate::error::{Error, Result};
 use crate::gguf::{self, Gguf};
 use crate::recipe;
+use crate::torch;
 use crate::weights::{self, Tensors, WeightFiles, is_file};
 
 /// Every model, sorted by name.
@@ -64,12 +65,19 @@ pub trait Model: Send + fmt::Debug {
     /// Returns what the heads read, `[B, T, C]`, for `tokens_bt` (int64).
     fn hidden(&self, tokens_bt: &Tensor, pass: &mut Pass<'_>) -> Tensor;
 
-    /// Returns the logits of every token of the vocabulary, `[.., V]`, for `hidden` `[.., C]`, in the kind of the pass
-    /// (float32, or bfloat16 under autocast).
+    /// Returns the head that gives logits of tokens.
     ///
     /// # Panics
     /// When the model has no such head: [`Shape::has_token_head`].
-    fn head(&self, hidden: &Tensor) -> Tensor;
+    fn token_head(&self) -> TokenHead;
+
+    /// Returns the logits of every token of the vocabulary, `[.., V]`, for `hidden` `[.., C]`.
+    ///
+    /// # Panics
+    /// As [`Model::token_head`].
+    fn head(&self, hidden: &Tensor) -> Tensor {
+        self.token_head()(hidden)
+    }
 
     /// Returns the scores of whole sequences, `[B, N]`: classes, a regression or whether one sentence follows the other.
     ///
@@ -84,6 +92,9 @@ pub trait Model: Send + fmt::Debug {
         self.head(&self.hidden(tokens_bt, pass))
     }
 }
+
+/// From hidden states `[.., C]` to logits `[.., V]`, in the kind of the pass (float32, or bfloat16 under autocast).
+pub type TokenHead = Box<dyn Fn(&Tensor) -> Tensor + Send>;
 
 /// A named tensor that training updates. Names are those of the Hugging Face checkpoint.
 #[derive(Debug)]
@@ -313,6 +324,11 @@ fn write_json(value: &Value, path: &Path) -> Result<()> {
     text.push('\n');
     file.write_all(text.as_bytes()).map_err(Error::io("write", path))?;
     file.sync_all().map_err(Error::io("sync", path))
+}
+
+/// Runs a block that keeps only its input, and is run again for its gradients.
+fn again(x_btc: &Tensor, block: impl Fn(&Tensor) -> Tensor + Send + 'static) -> Tensor {
+    torch::recompute(x_btc, block).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn unknown_kind(place: &str, name: &str) -> Error {

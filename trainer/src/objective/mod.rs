@@ -22,6 +22,7 @@ pub use self::classification::score_loss;
 pub use self::masked_lm::{Masking, hide};
 use crate::error::{Error, Result};
 use crate::model::{Model, Pass, Shape};
+use crate::torch;
 
 /// Every objective, sorted by name.
 pub const KINDS: [ObjectiveKind; 4] =
@@ -136,7 +137,7 @@ pub trait Objective: Send + Sync + fmt::Debug {
         pass.positions_bt = batch.positions_bt.as_ref().map(Tensor::shallow_clone);
         pass.documents_bt = batch.documents_bt.as_ref().map(Tensor::shallow_clone);
         let hidden_btc = model.hidden(&batch.tokens_bt, pass);
-        token_loss(model, &hidden_btc, &batch.targets_bt, batch.counted.as_ref())
+        token_loss(model, &hidden_btc, batch, pass.loss_rows)
     }
 }
 
@@ -250,19 +251,33 @@ pub fn micro_batch(objective: &dyn Objective, rows: &[(u64, Sequence)]) -> Micro
 }
 
 /// Returns the sum of the losses of all counted targets over the model's own logits.
+///
+/// Where `rows` are given, the logits of only so many exist at a time: they are computed again for their gradients.
 fn token_loss(
     model: &dyn Model,
     hidden_btc: &Tensor,
-    targets_bt: &Tensor,
-    counted: Option<&Tensor>,
+    batch: &MicroBatch,
+    rows: Option<i64>,
 ) -> Result<Tensor> {
     let c = *hidden_btc.size().last().expect("hidden states have channels");
-    let (mut hidden_nc, mut targets_n) = (hidden_btc.reshape([-1, c]), targets_bt.reshape([-1]));
-    if let Some(rows) = counted {
-        hidden_nc = hidden_nc.index_select(0, rows);
-        targets_n = targets_n.index_select(0, rows);
+    let (mut hidden_nc, mut targets_n) =
+        (hidden_btc.reshape([-1, c]), batch.targets_bt.reshape([-1]));
+    if let Some(counted) = &batch.counted {
+        hidden_nc = hidden_nc.index_select(0, counted);
+        targets_n = targets_n.index_select(0, counted);
     }
-    sum_of_losses(&model.head(&hidden_nc), &targets_n)
+    let n = targets_n.size()[0];
+    let Some(rows) = rows.filter(|&rows| rows < n) else {
+        return sum_of_losses(&model.head(&hidden_nc), &targets_n);
+    };
+    let mut sum = Tensor::zeros([], (tch::Kind::Float, hidden_btc.device()));
+    for (hidden, targets) in hidden_nc.split(rows, 0).iter().zip(targets_n.split(rows, 0)) {
+        let head = model.token_head();
+        sum += torch::recompute(hidden, move |hidden| {
+            sum_of_losses(&head(hidden), &targets).unwrap_or_else(|error| panic!("{error}"))
+        })?;
+    }
+    Ok(sum)
 }
 
 /// Returns the sum of the losses of all counted targets, in nats, a scalar tensor.

@@ -5,12 +5,15 @@
 //! dropout; [`autocast_bf16`] is `tch::autocast` that also works on a CPU.
 #![expect(unsafe_code, reason = "the boundary to libtorch's C++ interface")]
 
+mod recompute;
+
 use std::ffi::{CStr, c_char};
 use std::sync::Once;
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
+pub use self::recompute::recompute;
 use crate::error::{Error, Result};
 
 unsafe extern "C" {

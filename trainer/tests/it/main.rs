@@ -9,6 +9,7 @@ mod adapters;
 mod encoder;
 mod generation;
 mod gguf;
+mod memory;
 mod objective;
 mod parity;
 mod process;
