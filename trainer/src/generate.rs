@@ -1,5 +1,6 @@
 //! Text from a model: one token after the other, over cached keys and values.
 
+use shard::tokenizer::Tokenizer;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::attention::{Cache, Pass};
@@ -89,6 +90,35 @@ pub fn generate(
         }
     }
     Ok(text.split_off(prompt.len()))
+}
+
+/// Turns tokens into text as they come.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    ids: Vec<u32>,
+    shown: usize,
+}
+
+impl<'a> TextStream<'a> {
+    /// Starts a text.
+    #[must_use]
+    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self { tokenizer, ids: Vec::new(), shown: 0 }
+    }
+
+    /// Returns the text that `id` adds: none while it ends inside a character.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] when the tokenizer cannot decode it.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.ids.push(id);
+        let text = self.tokenizer.decode(&self.ids)?;
+        let whole = text.trim_end_matches('\u{fffd}');
+        let Some(new) = whole.get(self.shown..) else { return Ok(String::new()) };
+        self.shown = whole.len();
+        Ok(new.to_owned())
+    }
 }
 
 fn full(cache: &Cache, pending: usize, longest: usize) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod attention;
+pub mod chat;
 pub mod checkpoint;
 pub mod data;
 pub mod error;

@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use shard::chat::Message;
 use shard::tokenizer::Tokenizer;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tch::Device;
+use trainer::chat::{self, Dialogue};
 use trainer::data::Data;
-use trainer::generate::{self, Sampling};
+use trainer::generate::{self, Sampling, TextStream};
 use trainer::recipe::{Precision, Recipe};
 use trainer::run::{self, Observer, Report, Summary};
 use trainer::{checkpoint, model, torch};
@@ -48,6 +51,37 @@ enum Verb {
         /// Prints no progress.
         #[arg(long)]
         quiet: bool,
+    },
+    /// Talks with a tuned model: one line from standard input, one answer; an empty line or the end of input leaves.
+    ///
+    /// Example: gristmill-train chat SmolLM2-135M-Instruct.gguf
+    Chat {
+        /// A run's folder, a Hugging Face folder, or a GGUF file.
+        model: PathBuf,
+        /// A chat template; by default the one beside or inside the tokenizer.
+        #[arg(long)]
+        template: Option<PathBuf>,
+        /// What the system message says; by default what the template does without one.
+        #[arg(long)]
+        system: Option<String>,
+        /// Tokens of an answer.
+        #[arg(long, default_value_t = 512)]
+        tokens: usize,
+        /// Divides the logits; 0 takes the likeliest token.
+        #[arg(long, default_value_t = 0.7)]
+        temperature: f64,
+        /// Only this many of the likeliest tokens; 0 takes all.
+        #[arg(long, default_value_t = 50)]
+        top_k: usize,
+        /// Only the likeliest tokens that together have this probability.
+        #[arg(long, default_value_t = 0.95)]
+        top_p: f64,
+        /// Makes tokens that are there already less likely; 1 changes nothing.
+        #[arg(long, default_value_t = 1.0)]
+        repetition_penalty: f64,
+        /// Seeds the draws.
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
     },
     /// Adds a model's adapters to its weights, and writes a plain Hugging Face folder.
     ///
@@ -102,6 +136,21 @@ fn main() -> ExitCode {
             Recipe::load(&recipe, &set).map_err(anyhow::Error::from).and_then(|loaded| {
                 if dry_run { plan(&loaded, json) } else { train(&recipe, &loaded, json, quiet) }
             })
+        }
+        Verb::Chat {
+            model,
+            template,
+            system,
+            tokens,
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            seed,
+        } => {
+            let sampling =
+                Sampling { temperature, top_k, top_p, repetition_penalty, seed, ..Sampling::PLAIN };
+            talk(&model, template.as_deref(), system, tokens, sampling)
         }
         Verb::Merge { model, out } => merge(&model, &out),
         Verb::Generate {
@@ -322,28 +371,22 @@ fn write_text(
     let tokenizer = Tokenizer::load(&tokenizer_file(path, &folder)?)?;
     let mut ids = Vec::new();
     tokenizer.encode(prompt, &mut ids)?;
-    let stop = loaded.config["eos_token_id"].as_u64().and_then(|id| u32::try_from(id).ok());
-    let stop = stop.or(tokenizer.end_of_document());
-    let stop: Vec<u32> = stop.into_iter().collect();
+    let mut stop = chat::end_of_text(&loaded.config);
+    if stop.is_empty() {
+        stop.extend(tokenizer.end_of_document());
+    }
     let mut stdout = io::stdout().lock();
     if !is_json {
         write!(stdout, "{prompt}")?;
     }
-    let (mut written, mut shown, mut failed) = (Vec::new(), 0, None);
+    let (mut stream, mut failed) = (TextStream::new(&tokenizer), None);
     let mut on_token = |id: u32| {
         if is_json || stop.contains(&id) {
             return true;
         }
-        written.push(id);
-        let step = tokenizer.decode(&written).map_err(anyhow::Error::from).and_then(|text| {
-            // A token may end inside a character: it is shown once the rest has come.
-            let whole = text.trim_end_matches('\u{fffd}');
-            if let Some(new) = whole.get(shown..) {
-                write!(stdout, "{new}")?;
-                stdout.flush()?;
-                shown = whole.len();
-            }
-            Ok(())
+        let step = stream.push(id).map_err(anyhow::Error::from).and_then(|new| {
+            write!(stdout, "{new}")?;
+            Ok(stdout.flush()?)
         });
         failed = step.err();
         failed.is_none()
@@ -358,6 +401,44 @@ fn write_text(
         let object = json!({ "prompt": prompt, "text": text, "prompt_ids": ids, "ids": new });
         writeln!(stdout, "{}", serde_json::to_string_pretty(&object)?)?;
     } else {
+        writeln!(stdout)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn talk(
+    path: &Path,
+    template: Option<&Path>,
+    system: Option<String>,
+    n_tokens: usize,
+    sampling: Sampling,
+) -> anyhow::Result<ExitCode> {
+    let folder = model_folder(path)?;
+    let tokenizer = tokenizer_file(path, &folder)?;
+    let mut dialogue = Dialogue::open(&folder, &tokenizer, template, torch::device())?;
+    dialogue.messages.extend(system.map(|text| Message::new("system", text)));
+    dialogue.n_tokens = n_tokens;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    dialogue.clock = Some(i64::try_from(now)?);
+    let is_terminal = io::stdin().is_terminal();
+    let mut stdout = io::stdout().lock();
+    for turn in 0.. {
+        dialogue.sampling = Sampling { seed: sampling.seed.wrapping_add(turn), ..sampling };
+        if is_terminal {
+            write!(io::stderr(), "> ")?;
+        }
+        let mut line = String::new();
+        if io::stdin().read_line(&mut line)? == 0 || line.trim().is_empty() {
+            break;
+        }
+        let mut failed = None;
+        dialogue.answer(line.trim_end_matches(['\r', '\n']), &mut |new| {
+            failed = write!(stdout, "{new}").and_then(|()| stdout.flush()).err();
+            failed.is_none()
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
         writeln!(stdout)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
-use trainer::generate::{Sampling, generate};
+use trainer::chat::Dialogue;
 use trainer::gguf::{Encoding, Gguf};
 use trainer::model::{self, Pass};
 use trainer::torch;
@@ -150,23 +150,18 @@ fn a_published_model_answers() {
     // As `SOURCES.md` of the shared data counts them.
     assert_eq!(counts, [(Encoding::F32, 61), (Encoding::Q4_1, 210), (Encoding::Q8_0, 1)]);
     assert_eq!(gguf.shape("model.embed_tokens.weight"), Some([49152, 576].as_slice()));
-    let loaded = model::load(&path, Device::Cpu).unwrap();
-    let tokenizer = shard::tokenizer::Tokenizer::load(&path).unwrap();
-    let mut ids = Vec::new();
-    let special = |text: &str| tokenizer.special()[text];
-    for (role, text) in [("user", "What is the capital of France?"), ("assistant", "")] {
-        ids.push(special("<|im_start|>"));
-        tokenizer.encode(&format!("{role}\n{text}"), &mut ids).unwrap();
-        if !text.is_empty() {
-            ids.push(special("<|im_end|>"));
-            tokenizer.encode("\n", &mut ids).unwrap();
-        }
-    }
-    let stop = [special("<|im_end|>")];
-    let answer = generate(loaded.model.as_ref(), &ids, 40, &stop, Sampling::GREEDY, &mut |_| true);
+    // By its own template, with its own stop token, greedily.
+    let mut dialogue = Dialogue::open(&path, &path, None, Device::Cpu).unwrap();
+    dialogue.n_tokens = 40;
+    let mut seen = String::new();
+    let answer = dialogue.answer("What is the capital of France?", &mut |new| {
+        seen += new;
+        true
+    });
     let answer = answer.unwrap();
-    let text = tokenizer.decode(&answer).unwrap();
-    println!("{text}");
-    assert!(text.contains("Paris") && answer.ends_with(&stop), "{text}");
+    println!("{answer}");
+    assert!(answer == seen && answer.contains("Paris"), "{answer}");
+    assert!(!answer.contains("<|") && answer.len() < 100, "it stops: {answer}");
+    assert_eq!(dialogue.messages.len(), 2);
     assert!(matches!(gguf.value("tokenizer.chat_template"), Some(Value::String(_))));
 }
