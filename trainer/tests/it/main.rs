@@ -7,6 +7,7 @@
 
 mod adapters;
 mod encoder;
+mod files;
 mod generation;
 mod gguf;
 mod memory;
