@@ -6,7 +6,7 @@ mod tex;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, Read};
+use std::io::Read as _;
 use std::ops::Range;
 
 use flate2::bufread::MultiGzDecoder;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::compressed::{self, Compressed};
 use super::paper::Paper;
+use super::tar::{Entry, Tar};
 use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, inflate};
 use crate::{Error, Result};
 
@@ -36,8 +37,6 @@ pub(super) const KIND: SourceKind = SourceKind {
 
 /// Entries of an archive, at most.
 const ENTRIES_MAX: usize = 1_000_000;
-/// Bytes of a block of a tar archive.
-const BLOCK: usize = 512;
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -102,22 +101,11 @@ struct Package {
 
 /// A tar archive that is being read.
 struct Archive {
-    opened: Compressed,
-    position: u64,
+    tar: Tar,
     n_entries: usize,
     files: Files,
     files_bytes: u64,
     n_papers: usize,
-    long_name: Option<String>,
-}
-
-/// An entry of a tar archive.
-struct Entry {
-    name: String,
-    /// Where its content begins in the inflated archive.
-    start: u64,
-    bytes: u64,
-    kind: u8,
 }
 
 impl Rows for Package {
@@ -148,7 +136,7 @@ impl Rows for Package {
             Record { locator: &self.file.name, bytes_raw: self.file.bytes, ..Record::default() };
         match reason {
             Some(reason) => {
-                let locator = format!("{}#{}", self.file.name, archive.position);
+                let locator = format!("{}#{}", self.file.name, archive.tar.position());
                 rows.reject(&Record { locator: &locator, ..Record::default() }, reason);
             }
             None if !archive.files.is_empty() || archive.n_papers == 0 => {
@@ -164,8 +152,8 @@ impl Package {
     fn begin(&mut self, mut opened: Compressed, rows: &mut BatchBuilder) -> Result<()> {
         let record =
             Record { locator: &self.file.name, bytes_raw: self.file.bytes, ..Record::default() };
-        let is_tar = match opened.input.fill_buf() {
-            Ok(head) => is_header(head),
+        let is_tar = match Tar::is_start(&mut opened) {
+            Ok(is_tar) => is_tar,
             Err(error) => match opened.damage {
                 Some(damage) => {
                     rows.reject(&record, damage);
@@ -175,15 +163,7 @@ impl Package {
             },
         };
         if is_tar {
-            self.archive = Some(Archive {
-                opened,
-                position: 0,
-                n_entries: 0,
-                files: Files::new(),
-                files_bytes: 0,
-                n_papers: 0,
-                long_name: None,
-            });
+            self.archive = Some(Archive::new(opened));
             return Ok(());
         }
         let mut bytes = Vec::new();
@@ -223,22 +203,14 @@ fn unpack(bytes: &[u8], config: &Config) -> Result<Files, &'static str> {
         )))),
         damage: Some("bad_gzip"),
     };
-    let is_tar = is_header(opened.input.fill_buf().map_err(|_| "bad_gzip")?);
+    let is_tar = Tar::is_start(&mut opened).map_err(|_| "bad_gzip")?;
     if !is_tar {
         let mut text = Vec::new();
         let limit = config.paper_bytes_max;
         (&mut opened.input).take(limit + 1).read_to_end(&mut text).map_err(|_| "bad_gzip")?;
         return if text.len() as u64 > limit { Err("too_large") } else { single(&text) };
     }
-    let mut archive = Archive {
-        opened,
-        position: 0,
-        n_entries: 0,
-        files: Files::new(),
-        files_bytes: 0,
-        n_papers: 0,
-        long_name: None,
-    };
+    let mut archive = Archive::new(opened);
     while let Some(member) = archive.next(config)? {
         if matches!(member, Member::Paper(..)) {
             return Err("nested_archive");
@@ -296,169 +268,50 @@ enum Member {
 }
 
 impl Archive {
+    fn new(opened: Compressed) -> Self {
+        let tar = Tar::new(opened);
+        Self { tar, n_entries: 0, files: Files::new(), files_bytes: 0, n_papers: 0 }
+    }
+
     /// Reads the next entry; `Err` with the reason why the rest cannot be read.
     fn next(&mut self, config: &Config) -> Result<Option<Member>, &'static str> {
-        let Some(entry) = self.entry()? else { return Ok(None) };
+        let Some(entry) = self.tar.next()? else { return Ok(None) };
         self.n_entries += 1;
         if self.n_entries > ENTRIES_MAX {
             return Err("too_many_entries");
         }
         let lower = entry.name.to_ascii_lowercase();
-        // Regular files only: a link, a device or a folder has nothing to read.
-        let is_file = matches!(entry.kind, 0 | b'0' | b'7');
-        let is_tex = is_file
+        let is_tex = entry.is_file()
             && [".tex", ".ltx", ".latex"].iter().any(|end| lower.ends_with(end))
             && !lower.rsplit('/').next().is_some_and(|name| name.starts_with("._"));
-        let is_package = is_file && [".gz", ".tgz"].iter().any(|end| lower.ends_with(end));
-        let is_name = entry.kind == b'L';
-        let is_attributes = entry.kind == b'x';
+        let is_package = entry.is_file() && [".gz", ".tgz"].iter().any(|end| lower.ends_with(end));
         if is_tex && entry.bytes <= config.paper_bytes_max.saturating_sub(self.files_bytes) {
-            let bytes = self.content(&entry)?;
+            let bytes = self.tar.content(&entry)?;
             self.files_bytes += bytes.len() as u64;
             self.files.insert(entry.name, charset::decode(&bytes, None).0.into_owned());
         } else if is_package && entry.bytes <= config.package_bytes_max.min(256 << 20) {
-            let bytes = self.content(&entry)?;
+            let bytes = self.tar.content(&entry)?;
             if bytes.starts_with(&inflate::MAGIC) {
                 return Ok(Some(Member::Paper(entry, bytes)));
             }
-        } else if (is_name || is_attributes) && entry.bytes < 1 << 16 {
-            let bytes = self.content(&entry)?;
-            self.long_name = if is_name {
-                Some(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
-            } else {
-                pax_path(&bytes)
-            };
         } else {
             let is_limited = self.n_papers == 0 && !is_package;
-            if is_limited && self.position.saturating_add(entry.bytes) > config.package_bytes_max {
+            let end = self.tar.position().saturating_add(entry.bytes);
+            if is_limited && end > config.package_bytes_max {
                 return Err("too_large");
             }
-            self.skip(entry.bytes)?;
+            self.tar.skip(entry.bytes)?;
         }
         Ok(Some(Member::Other))
     }
-
-    /// Reads the header of the next entry. Source: POSIX.1-1988 (ustar), GNU tar 1.35 manual.
-    fn entry(&mut self) -> Result<Option<Entry>, &'static str> {
-        let mut header = Vec::with_capacity(BLOCK);
-        self.fill(&mut header, BLOCK as u64)?;
-        // The archive ends with zeros; some writers leave them out.
-        if header.is_empty() || header.iter().all(|&byte| byte == 0) {
-            return Ok(None);
-        }
-        if header.len() < BLOCK {
-            return Err("truncated_file");
-        }
-        if !is_header(&header) {
-            return Err("bad_tar");
-        }
-        let text = |range: Range<usize>| {
-            let field = &header[range];
-            let end = memchr::memchr(0, field).unwrap_or(field.len());
-            String::from_utf8_lossy(&field[..end]).into_owned()
-        };
-        let bytes = number(&header[124..136]).ok_or("bad_tar")?;
-        let kind = header[156];
-        let prefix = if &header[257..263] == b"ustar\0" { text(345..500) } else { String::new() };
-        let name = text(0..100);
-        let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        let is_header_of_next = matches!(kind, b'L' | b'K' | b'x' | b'g');
-        let name = if is_header_of_next { name } else { self.long_name.take().unwrap_or(name) };
-        Ok(Some(Entry { name, start: self.position, bytes, kind }))
-    }
-
-    fn content(&mut self, entry: &Entry) -> Result<Vec<u8>, &'static str> {
-        let mut bytes = Vec::new();
-        self.fill(&mut bytes, entry.bytes)?;
-        if (bytes.len() as u64) < entry.bytes {
-            return Err("truncated_file");
-        }
-        self.pass(padding(entry.bytes))?;
-        Ok(bytes)
-    }
-
-    fn skip(&mut self, bytes: u64) -> Result<(), &'static str> {
-        self.pass(bytes.checked_add(padding(bytes)).ok_or("bad_tar")?)
-    }
-
-    fn fill(&mut self, out: &mut Vec<u8>, n: u64) -> Result<(), &'static str> {
-        let read = (&mut self.opened.input).take(n).read_to_end(out);
-        self.position += read.map_err(|_| self.opened.damage.unwrap_or("unreadable"))? as u64;
-        Ok(())
-    }
-
-    fn pass(&mut self, n: u64) -> Result<(), &'static str> {
-        let passed = std::io::copy(&mut (&mut self.opened.input).take(n), &mut std::io::sink());
-        let passed = passed.map_err(|_| self.opened.damage.unwrap_or("unreadable"))?;
-        self.position += passed;
-        if passed < n { Err("truncated_file") } else { Ok(()) }
-    }
-}
-
-/// Bytes that fill up the last block of an entry.
-fn padding(bytes: u64) -> u64 {
-    bytes.wrapping_neg() % BLOCK as u64
-}
-
-/// Whether a block is the header of an entry: its checksum holds.
-fn is_header(block: &[u8]) -> bool {
-    let Some(block) = block.get(..BLOCK) else { return false };
-    let sum: u64 = block
-        .iter()
-        .enumerate()
-        .map(|(at, &byte)| u64::from(if (148..156).contains(&at) { b' ' } else { byte }))
-        .sum();
-    number(&block[148..156]) == Some(sum)
-}
-
-/// Reads a number: octal digits, or 95 bits after a set one.
-fn number(field: &[u8]) -> Option<u64> {
-    if field.first()? & 0x80 != 0 {
-        let (high, low) = field.split_at_checked(field.len().checked_sub(8)?)?;
-        let is_small = high[0] == 0x80 && high[1..].iter().all(|&byte| byte == 0);
-        return is_small.then_some(u64::from_be_bytes(*low.first_chunk::<8>()?));
-    }
-    let digits = field.split(|byte| matches!(byte, b'\0' | b' ')).find(|part| !part.is_empty())?;
-    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
-}
-
-/// Returns the path that the extended attributes of an entry give it: records `12 path=x\n`.
-fn pax_path(attributes: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(attributes);
-    let value = |line: &str| line.split_once(' ')?.1.strip_prefix("path=").map(str::to_owned);
-    text.lines().find_map(value)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Write;
 
-    use super::super::testing::{self, Row};
+    use super::super::testing::{self, Row, gzip, tar};
     use super::KIND;
-
-    fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut out = Vec::new();
-        for (name, bytes) in entries {
-            let mut header = [0_u8; 512];
-            header[..name.len()].copy_from_slice(name.as_bytes());
-            header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
-            header[148..156].fill(b' ');
-            let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-            header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-            out.extend_from_slice(&header);
-            out.extend_from_slice(bytes);
-            out.resize(out.len().next_multiple_of(512), 0);
-        }
-        out.resize(out.len() + 1024, 0);
-        out
-    }
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
 
     fn read(name: &str, bytes: &[u8], config: &str) -> Vec<Row> {
         let folder = tempfile::tempdir().unwrap();

@@ -29,6 +29,7 @@ mod parquet;
 mod prose;
 mod s2orc;
 mod stackexchange;
+mod tar;
 mod tei;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -180,6 +180,31 @@ pub(crate) fn word_f1(found: &str, expected: &str) -> f64 {
     2.0 * common as f64 / (found.values().sum::<u64>() + expected.values().sum::<u64>()) as f64
 }
 
+/// Makes a tar of `entries`, which have short names.
+pub(crate) fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, bytes) in entries {
+        let mut header = [0_u8; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(bytes);
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
+    out.resize(out.len() + 1024, 0);
+    out
+}
+
+/// Returns `bytes` as gzip.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 /// Reads the files of a `.tar.gz`: plain files with short names, which is all that the data has.
 pub(crate) fn untar(path: &Path) -> Vec<(String, String)> {
     let mut tar = Vec::new();
