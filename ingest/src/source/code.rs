@@ -1,7 +1,11 @@
-//! Source code: a file is a document, its language told by its name.
+//! Source code: a file of a folder, or of a package's archive, is a document.
+
+mod archive;
+mod generated;
+mod language;
+mod license;
 
 use std::ops::Range;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +14,14 @@ use super::text::WholeFile;
 use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config};
 use crate::Result;
 
+use archive::Archive;
+
+use license::{FolderLicenses, Stated};
+
 pub(super) const KIND: SourceKind = SourceKind {
     name: "code",
-    summary: "folders of source code, one document per file, with its programming language",
-    source: "names and extensions of GitHub Linguist; SPDX 2.3, short-form licence identifiers",
+    summary: "folders of source code and packages (tar, crate, wheel, npm, zip), a document per file, with language and licence",
+    source: "GitHub Linguist 9; SPDX licence list and expressions; permissive as The Stack (Kocetkov et al. 2022)",
     document_kind: "code",
     patterns: &["*"],
     default_config: config::defaults::<Config>,
@@ -22,87 +30,122 @@ pub(super) const KIND: SourceKind = SourceKind {
             name: name.to_owned(),
             kind: kind.to_owned(),
             config: config::from_table("code", table)?,
+            licenses: FolderLicenses::default(),
         }))
     },
 };
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 struct Config {
-    /// Bytes of a file, at most. The Stack (Kocetkov et al. 2022) takes files under 1 MB.
-    file_bytes_max: u64,
-    /// Whether files whose language is not known are documents too.
-    keep_unknown: bool,
-    /// Whether files that a program wrote are documents too.
-    keep_generated: bool,
+    #[serde(flatten)]
+    rules: Rules,
+    /// Bytes of a package's files together, at most, inflated.
+    package_bytes_max: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { file_bytes_max: 1 << 20, keep_unknown: false, keep_generated: false }
+        Self { rules: Rules::default(), package_bytes_max: 1 << 30 }
     }
 }
 
-#[derive(Clone, Debug)]
-struct Code {
-    name: String,
-    kind: String,
-    config: Config,
+/// Which files are documents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Rules {
+    /// Bytes of a file, at most. The Stack (Kocetkov et al. 2022) takes files under 1 MB.
+    pub(super) file_bytes_max: u64,
+    /// Whether files whose language is not known are documents too.
+    keep_unknown: bool,
+    /// Whether files that a program wrote are documents too.
+    keep_generated: bool,
+    /// Whether copies of other people's code are documents too, as far as their path tells.
+    keep_vendored: bool,
+    /// Whether only files under a permissive licence are documents.
+    permissive_only: bool,
 }
 
-impl Source for Code {
-    fn is_splittable(&self, _name: &str) -> bool {
-        false
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            file_bytes_max: 1 << 20,
+            keep_unknown: false,
+            keep_generated: false,
+            keep_vendored: false,
+            permissive_only: false,
+        }
     }
-
-    fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
-        let reader = WholeFile::open(file, range, self.config.file_bytes_max)?;
-        let module = Module { reader, config: self.config.clone() };
-        Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), module))
-    }
 }
 
-struct Module {
-    reader: WholeFile,
-    config: Config,
+/// A file of a repository or package.
+pub(super) struct Module<'a> {
+    /// Where it lies, from the root of what it belongs to.
+    pub(super) path: &'a str,
+    pub(super) locator: &'a str,
+    pub(super) bytes: &'a [u8],
+    /// The licence that holds where it lies.
+    pub(super) license: Option<&'a Stated>,
+    pub(super) date: Option<i64>,
+    pub(super) metadata: &'a [(&'a str, &'a str)],
 }
 
-impl Rows for Module {
-    fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
-        let Some(read) = self.reader.read()? else { return Ok(false) };
-        let name = &self.reader.file.name;
-        let record = Record { locator: name, ..Record::default() };
-        let bytes = match read {
-            Err(bytes_raw) => {
-                rows.reject(&Record { bytes_raw, ..record }, "too_large");
-                return Ok(true);
-            }
-            Ok(bytes) => bytes,
-        };
-        let is_binary = is_binary(&bytes);
-        let (text, charset) = charset::decode(if is_binary { b"" } else { &bytes }, None);
-        let language = language(name, &text);
-        let license = license(&text);
-        let mut metadata = vec![("charset", charset)];
+impl Rules {
+    /// Adds the file to `rows`, as a document or with the reason why it is none.
+    pub(super) fn push(&self, module: &Module<'_>, rows: &mut BatchBuilder) {
+        let is_binary = is_binary(module.bytes);
+        let (text, charset) = charset::decode(if is_binary { b"" } else { module.bytes }, None);
+        let language = if is_binary { None } else { language::language(module.path, &text) };
+        let own = license::tag(&text);
+        let license = own.or(module.license.map(|stated| stated.expression.as_str()));
+        let mut metadata = vec![("path", module.path), ("charset", charset)];
         metadata.extend(language.map(|language| ("code_language", language)));
-        let record =
-            Record { bytes_raw: bytes.len() as u64, metadata: &metadata, license, ..record };
+        let stated = module.license.filter(|_| own.is_none());
+        metadata.extend(stated.map(|stated| ("license_file", stated.path.as_str())));
+        metadata.extend(module.metadata);
+        let record = Record {
+            locator: module.locator,
+            bytes_raw: module.bytes.len() as u64,
+            date: module.date,
+            metadata: &metadata,
+            license,
+            ..Record::default()
+        };
         let reason = if is_binary {
             Some("binary")
         } else if text.trim().is_empty() {
             Some("no_text")
-        } else if language.is_none() && !self.config.keep_unknown {
+        } else if language.is_none() && !self.keep_unknown {
             Some("unknown_language")
-        } else if self.config.keep_generated {
-            None
         } else {
-            written_by_a_program(name, &text)
+            self.judge(module.path, language, license, &text)
         };
         match reason {
             Some(reason) => rows.reject(&record, reason),
             None => rows.push(&record, &text),
         }
-        Ok(true)
+    }
+
+    fn judge(
+        &self,
+        path: &str,
+        language: Option<&str>,
+        license: Option<&str>,
+        text: &str,
+    ) -> Option<&'static str> {
+        if !self.keep_vendored && generated::is_vendored(path) {
+            return Some("vendored");
+        }
+        if !self.keep_generated
+            && let Some(reason) = generated::written_by_a_program(path, language, text)
+        {
+            return Some(reason);
+        }
+        match license {
+            _ if !self.permissive_only => None,
+            None => Some("no_license"),
+            Some(license) => (!license::is_permissive(license)).then_some("license_not_permissive"),
+        }
     }
 }
 
@@ -112,195 +155,67 @@ fn is_binary(bytes: &[u8]) -> bool {
     !is_utf16 && memchr::memchr(0, bytes).is_some()
 }
 
-/// Lines in which a file says what it is.
-const HEAD_LINES: usize = 60;
-
-/// Returns the expression after `SPDX-License-Identifier:`.
-fn license(text: &str) -> Option<&str> {
-    const TAG: &str = "SPDX-License-Identifier:";
-    let line = text.lines().take(HEAD_LINES).find(|line| line.contains(TAG))?;
-    let value = line.split_once(TAG)?.1.trim();
-    let value = value.trim_end_matches(|c: char| "*/-># \t\"'".contains(c)).trim_start();
-    let is_expression = |c: char| c.is_ascii_alphanumeric() || "-.+() :".contains(c);
-    (!value.is_empty() && value.chars().all(is_expression)).then_some(value)
+#[derive(Clone, Debug)]
+struct Code {
+    name: String,
+    kind: String,
+    config: Config,
+    licenses: FolderLicenses,
 }
 
-/// Says whether a program wrote the file, as far as it says so itself or its lines do.
-///
-/// Line lengths as in StarCoder (Li et al. 2023, section 3.1): mean above 100 or one above 1,000 characters. Both at once
-/// here, and not for prose and data, where a line is a paragraph.
-fn written_by_a_program(name: &str, text: &str) -> Option<&'static str> {
-    const MARKS: [&str; 6] = [
-        "@generated",
-        "do not edit",
-        "autogenerated",
-        "auto-generated",
-        "automatically generated",
-        "code generated by",
-    ];
-    const HEAD_BYTES: usize = 1024;
-    if name.ends_with(".min.js") || name.ends_with(".min.css") {
-        return Some("minified");
+impl Source for Code {
+    fn is_splittable(&self, _name: &str) -> bool {
+        false
     }
-    let head: String = text.lines().take(8).flat_map(|line| [line, "\n"]).collect();
-    let head = head.get(..head.floor_char_boundary(HEAD_BYTES)).unwrap_or(&head);
-    let head = head.to_ascii_lowercase();
-    if MARKS.iter().any(|mark| head.contains(mark)) {
-        return Some("generated");
+
+    fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
+        let rows = BatchBuilder::new(&self.name, &self.kind);
+        if archive::is_archive(&file.name) {
+            let config = self.config.clone();
+            let archive = Archive::open(file, range, config.rules, config.package_bytes_max)?;
+            return Ok(batch::stream(rows, archive));
+        }
+        let reader = WholeFile::open(file, range, self.config.rules.file_bytes_max)?;
+        let file =
+            Loose { reader, rules: self.config.rules.clone(), licenses: self.licenses.clone() };
+        Ok(batch::stream(rows, file))
     }
-    let (mut lines, mut longest) = (0, 0);
-    for line in text.lines() {
-        lines += 1;
-        longest = longest.max(line.len());
-    }
-    let is_long = longest > 1000 && text.len() > 100 * lines;
-    (is_long && !is_prose(name)).then_some("minified")
 }
 
-fn is_prose(name: &str) -> bool {
-    [".md", ".rst", ".tex", ".json", ".yaml", ".yml", ".html", ".svg", ".xml", ".ipynb"]
-        .iter()
-        .any(|end| name.ends_with(end))
+/// A file on disk.
+struct Loose {
+    reader: WholeFile,
+    rules: Rules,
+    licenses: FolderLicenses,
 }
 
-/// Returns the language of a file by its name, its extension or its `#!` line.
-fn language(name: &str, text: &str) -> Option<&'static str> {
-    let file_name = name.rsplit('/').next().unwrap_or(name);
-    let find = |table: &[(&'static str, &[&str])], key: &str| {
-        table.iter().find(|(_, keys)| keys.contains(&key)).map(|(language, _)| *language)
-    };
-    if let Some(language) = find(NAMES, file_name) {
-        return Some(language);
+impl Rows for Loose {
+    fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
+        let Some(read) = self.reader.read()? else { return Ok(false) };
+        let SourceFile { path, name, .. } = &self.reader.file;
+        let bytes = match read {
+            Err(bytes_raw) => {
+                let record = Record { locator: name, bytes_raw, ..Record::default() };
+                rows.reject(&record, "too_large");
+                return Ok(true);
+            }
+            Ok(bytes) => bytes,
+        };
+        // The first folder is the one that the job names: `vendor` there is what the user asked for.
+        let inside = name.split_once('/').map_or(name.as_str(), |(_, inside)| inside);
+        let license = self.licenses.of(path, name.matches('/').count());
+        let module = Module {
+            path: inside,
+            locator: name,
+            bytes: &bytes,
+            license: license.as_ref(),
+            date: None,
+            metadata: &[],
+        };
+        self.rules.push(&module, rows);
+        Ok(true)
     }
-    if let Some(extension) = Path::new(file_name).extension().and_then(|e| e.to_str())
-        && let Some(language) = find(EXTENSIONS, &extension.to_ascii_lowercase())
-    {
-        return Some(language);
-    }
-    let interpreter = text.strip_prefix("#!")?.lines().next()?;
-    let mut words = interpreter.split_ascii_whitespace();
-    let program = words.next()?.rsplit('/').next()?;
-    let program = if program == "env" { words.find(|w| !w.starts_with('-'))? } else { program };
-    find(INTERPRETERS, program.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'))
 }
-
-type Table = &'static [(&'static str, &'static [&'static str])];
-
-const NAMES: Table = &[
-    ("CMake", &["CMakeLists.txt"]),
-    ("Dockerfile", &["Dockerfile", "Containerfile"]),
-    ("Go Module", &["go.mod"]),
-    ("Just", &["justfile", "Justfile"]),
-    ("Makefile", &["Makefile", "makefile", "GNUmakefile", "Kbuild"]),
-    ("Meson", &["meson.build", "meson_options.txt"]),
-    ("Python", &["SConstruct", "SConscript", "wscript"]),
-    ("Ruby", &["Gemfile", "Rakefile", "Podfile", "Vagrantfile"]),
-    ("Starlark", &["BUILD", "WORKSPACE", "BUILD.bazel"]),
-];
-
-const INTERPRETERS: Table = &[
-    ("JavaScript", &["node", "nodejs"]),
-    ("Lua", &["lua"]),
-    ("PHP", &["php"]),
-    ("Perl", &["perl"]),
-    ("Python", &["python"]),
-    ("R", &["Rscript"]),
-    ("Ruby", &["ruby"]),
-    ("Shell", &["sh", "bash", "dash", "zsh", "ksh", "fish"]),
-    ("Tcl", &["tclsh", "wish"]),
-];
-
-/// Extensions that name one language in practice; of a shared one (`h`, `m`, `v`) the language with most files.
-const EXTENSIONS: Table = &[
-    ("Ada", &["adb", "ads"]),
-    ("Agda", &["agda"]),
-    ("Assembly", &["asm", "s"]),
-    ("AWK", &["awk"]),
-    ("Batchfile", &["bat", "cmd"]),
-    ("BibTeX", &["bib"]),
-    ("C", &["c", "h"]),
-    ("C#", &["cs"]),
-    ("C++", &["cc", "cpp", "cxx", "c++", "hh", "hpp", "hxx", "inl", "ipp", "tpp"]),
-    ("CMake", &["cmake"]),
-    ("COBOL", &["cob", "cbl"]),
-    ("CSS", &["css"]),
-    ("CUDA", &["cu", "cuh"]),
-    ("Clojure", &["clj", "cljs", "cljc"]),
-    ("CoffeeScript", &["coffee"]),
-    ("Common Lisp", &["lisp", "lsp", "cl"]),
-    ("Crystal", &["cr"]),
-    ("D", &["d"]),
-    ("Dart", &["dart"]),
-    ("Elixir", &["ex", "exs"]),
-    ("Elm", &["elm"]),
-    ("Emacs Lisp", &["el"]),
-    ("Erlang", &["erl", "hrl"]),
-    ("F#", &["fs", "fsi", "fsx"]),
-    ("Fortran", &["f", "f90", "f95", "f03", "for"]),
-    ("GLSL", &["glsl", "vert", "frag", "comp"]),
-    ("Go", &["go"]),
-    ("GraphQL", &["graphql", "gql"]),
-    ("Groovy", &["groovy", "gradle"]),
-    ("HCL", &["tf", "hcl"]),
-    ("HTML", &["html", "htm"]),
-    ("Haskell", &["hs", "lhs"]),
-    ("INI", &["ini", "cfg"]),
-    ("Idris", &["idr"]),
-    ("JSON", &["json"]),
-    ("Java", &["java"]),
-    ("JavaScript", &["js", "mjs", "cjs", "jsx"]),
-    ("Julia", &["jl"]),
-    ("Kotlin", &["kt", "kts"]),
-    ("Lean", &["lean"]),
-    ("Lua", &["lua"]),
-    ("M4", &["m4"]),
-    ("Makefile", &["mk", "mak"]),
-    ("Markdown", &["md", "markdown"]),
-    ("MATLAB", &["matlab"]),
-    ("Metal", &["metal"]),
-    ("Nim", &["nim"]),
-    ("Nix", &["nix"]),
-    ("OCaml", &["ml", "mli"]),
-    ("Objective-C", &["m"]),
-    ("Objective-C++", &["mm"]),
-    ("PHP", &["php"]),
-    ("Pascal", &["pas", "pp", "dpr"]),
-    ("Perl", &["pl", "pm"]),
-    ("PowerShell", &["ps1", "psm1", "psd1"]),
-    ("Prolog", &["pro", "prolog"]),
-    ("Protocol Buffer", &["proto"]),
-    ("Python", &["py", "pyi", "pyx", "pxd"]),
-    ("R", &["r"]),
-    ("Racket", &["rkt"]),
-    ("Ruby", &["rb", "rake", "gemspec"]),
-    ("Rust", &["rs"]),
-    ("SCSS", &["scss", "sass", "less"]),
-    ("SQL", &["sql"]),
-    ("Scala", &["scala", "sc", "sbt"]),
-    ("Scheme", &["scm", "ss"]),
-    ("Shell", &["sh", "bash", "zsh", "fish"]),
-    ("Smalltalk", &["st"]),
-    ("Solidity", &["sol"]),
-    ("Starlark", &["bzl", "star"]),
-    ("Svelte", &["svelte"]),
-    ("Swift", &["swift"]),
-    ("SystemVerilog", &["sv", "svh"]),
-    ("TOML", &["toml"]),
-    ("Tcl", &["tcl"]),
-    ("TeX", &["tex", "sty", "cls"]),
-    ("TypeScript", &["ts", "tsx", "mts", "cts"]),
-    ("VHDL", &["vhd", "vhdl"]),
-    ("Verilog", &["v", "vh"]),
-    ("Vim Script", &["vim"]),
-    ("Visual Basic", &["vb", "vbs"]),
-    ("Vue", &["vue"]),
-    ("WebAssembly", &["wat", "wast"]),
-    ("WGSL", &["wgsl"]),
-    ("XML", &["xml", "xsd", "xsl"]),
-    ("YAML", &["yaml", "yml"]),
-    ("Zig", &["zig"]),
-    ("reStructuredText", &["rst"]),
-];
 
 #[cfg(test)]
 mod tests {
@@ -323,12 +238,18 @@ mod tests {
     }
 
     #[test]
-    fn tells_languages_by_name_extension_and_interpreter() {
+    fn tells_languages_by_name_content_and_interpreter() {
         check("main.rs", b"fn main() {}", Ok("Rust"));
         check("Makefile", b"all:\n", Ok("Makefile"));
-        check("A.PY", b"x = 1", Ok("Python"));
+        check("a.py", b"x = 1", Ok("Python"));
         check("tool", b"#!/usr/bin/env python3\nx = 1", Ok("Python"));
         check("tool", b"#!/bin/sh -e\nx=1", Ok("Shell"));
+        check("a.h", b"#include <iostream>\nclass A {};\n", Ok("C++"));
+        check("a.h", b"int f(void);\n", Ok("C"));
+        check("a.m", b"#import <Foundation/Foundation.h>\n@interface A\n@end\n", Ok("Objective-C"));
+        check("a.pl", b"use strict;\nmy $x = 1;\n", Ok("Perl"));
+        check("a.pl", b":- use_module(library(lists)).\nf(X) :- g(X).\n", Ok("Prolog"));
+        check("b.txt", b"# vim: ft=ruby\nputs 1\n", Ok("Ruby"));
         check("notes.qqq", b"hello", Err("unknown_language"));
     }
 
@@ -337,20 +258,150 @@ mod tests {
         check("a.c", b"int x;\0", Err("binary"));
         check("a.c", b" \n", Err("no_text"));
         check("a.go", b"// Code generated by protoc. DO NOT EDIT.\npackage x", Err("generated"));
-        check("a.min.js", b"var x", Err("minified"));
+        check("Cargo.lock", b"version = 4\n", Err("generated"));
+        check("x_pb2.py", b"import y\n", Err("generated"));
+        check("a.min.js", b"var x", Err("vendored"));
+        check("jquery.js", b"var x = 1;\n", Err("vendored"));
         check("b.js", "var x=1;".repeat(200).as_bytes(), Err("minified"));
         check("a.c", &vec![b'x'; (1 << 20) + 1], Err("too_large"));
     }
 
     #[test]
-    fn reads_the_licence_a_file_names() {
-        for (line, expected) in [
-            ("// SPDX-License-Identifier: Apache-2.0 OR MIT", Some("Apache-2.0 OR MIT")),
-            ("/* SPDX-License-Identifier: GPL-2.0 */", Some("GPL-2.0")),
-            ("# SPDX-License-Identifier:", None),
-            ("no licence", None),
-        ] {
-            assert_eq!(super::license(line), expected, "{line}");
+    fn finds_the_licence_of_the_folder_a_file_lies_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("repo");
+        fs::create_dir_all(root.join("src/gpl")).unwrap();
+        fs::write(root.join("package.json"), r#"{"license": "MIT"}"#).unwrap();
+        fs::write(root.join("src/gpl/package.json"), r#"{"license": "GPL-3.0-only"}"#).unwrap();
+        fs::write(root.join("src/a.js"), "let a = 1;\n").unwrap();
+        fs::write(root.join("src/gpl/b.js"), "let b = 1;\n").unwrap();
+        fs::write(root.join("src/gpl/c.js"), "// SPDX-License-Identifier: ISC\nlet c = 1;\n")
+            .unwrap();
+        let files = super::super::files(&KIND, &["repo/src/**/*.js"], folder.path()).unwrap();
+        let source = testing::build(&KIND, "permissive_only = true");
+        let rows: Vec<_> =
+            files.iter().flat_map(|file| testing::read(&*source, file, None)).collect();
+        let found: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                (row.value("path").unwrap(), row.value("license_file"), row.reject.as_deref())
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("src/a.js", Some("package.json"), None),
+                ("src/gpl/b.js", Some("package.json"), Some("license_not_permissive")),
+                ("src/gpl/c.js", None, None),
+            ]
+        );
+    }
+
+    fn package(name: &str, bytes: &[u8], config: &str) -> Vec<testing::Row> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        testing::conforms(&*testing::build(&KIND, config), &testing::file(&path), &[900])
+    }
+
+    #[test]
+    fn reads_packages_with_the_licence_of_their_manifest() {
+        let manifest = b"[package]\nname = \"p\"\nlicense = \"MIT OR Apache-2.0\"\n";
+        let files: [(&str, &[u8]); 4] = [
+            ("p-1.0/src/lib.rs", b"pub fn f() {}\n"),
+            ("p-1.0/logo.png", b"\x89PNG\0"),
+            ("p-1.0/vendor/z.c", b"int z;\n"),
+            ("p-1.0/Cargo.toml", manifest),
+        ];
+        let tar = testing::tar(&files);
+        let zip = zip_file(&files);
+        for (name, bytes) in
+            [("p.crate", testing::gzip(&tar)), ("p.tar", tar.clone()), ("p.zip", zip)]
+        {
+            let rows = package(name, &bytes, "permissive_only = true");
+            let found: Vec<_> = rows
+                .iter()
+                .map(|row| (row.value("path").unwrap(), row.reject.as_deref(), row.text.as_bytes()))
+                .collect();
+            let expected: [(&str, Option<&str>, &[u8]); 4] = [
+                (files[0].0, None, files[0].1),
+                (files[1].0, Some("binary"), b""),
+                (files[2].0, Some("vendored"), b""),
+                (files[3].0, None, files[3].1),
+            ];
+            assert_eq!(found, expected, "{name}");
+            assert_eq!(rows[0].value("license_file"), Some("p-1.0/Cargo.toml"), "{name}");
         }
+        // The offset is that of the content in the inflated archive.
+        let rows = package("p.crate", &testing::gzip(&tar), "");
+        assert_eq!(rows[0].locator, "p.crate#512");
+        assert_eq!(&tar[512..512 + files[0].1.len()], files[0].1);
+    }
+
+    #[test]
+    fn keeps_what_stands_before_damage() {
+        let tar = testing::tar(&[("a.py", b"a = 1\n"), ("b.py", b"b = 2\n")]);
+        for (bytes, reason) in [
+            (&tar[..1200], "truncated_file"),
+            (&[&tar[..1024], &[b'x'; 512]].concat()[..], "bad_tar"),
+        ] {
+            let rows = package("p.tar", bytes, "");
+            assert_eq!((rows[0].text.as_str(), rows.len()), ("a = 1\n", 2));
+            assert_eq!(rows[1].reject.as_deref(), Some(reason));
+            assert_eq!(
+                rows[1].locator,
+                if reason == "bad_tar" { "p.tar#1536" } else { "p.tar#1200" }
+            );
+        }
+        let rows = package("p.zip", b"PK\x03\x04 and no more", "");
+        assert_eq!(rows[0].reject.as_deref(), Some("bad_zip"));
+        let rows = package("p.tar", &tar, "package_bytes_max = 6");
+        assert_eq!(rows.last().unwrap().reject.as_deref(), Some("too_large"));
+    }
+
+    #[test]
+    fn reads_hostile_archives_without_harm() {
+        let Some(mut cases) = testing::hostile("tar/") else { return };
+        cases.extend(
+            testing::hostile("epub/")
+                .unwrap()
+                .into_iter()
+                .filter(|case| case.name.ends_with(".zip")),
+        );
+        let source = testing::build(&KIND, "package_bytes_max = 100_000_000");
+        for case in &cases {
+            let rows = testing::read(&*source, &testing::file(&case.path), None);
+            let texts: String = rows.iter().map(|row| row.text.as_str()).collect();
+            let rejects: Vec<_> = rows.iter().filter_map(|row| row.reject.as_deref()).collect();
+            let expected = case.text("expect").unwrap();
+            eprintln!(
+                "{}: {expected}: {} texts, {rejects:?}",
+                case.name,
+                rows.len() - rejects.len()
+            );
+            assert!(!texts.contains("root:"), "{}", case.name);
+            match expected.as_str() {
+                "good_kept_nothing_outside" | "refuse_or_skip_big_member" => {
+                    // The good file is empty in these archives, and a name that leads outside is only a name.
+                    let is_there = |row: &testing::Row| row.value("path") == Some("ok/good.txt");
+                    assert!(rows.iter().any(is_there), "{}: {rows:?}", case.name);
+                }
+                // An error is named, and nothing of the bad entry comes out.
+                _ => assert!(!rejects.is_empty(), "{}: {expected}", case.name),
+            }
+        }
+        eprintln!("judged {} archives", cases.len());
+    }
+
+    fn zip_file(files: &[(&str, &[u8])]) -> Vec<u8> {
+        use std::io::Write as _;
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, bytes) in files {
+            let options = zip::write::SimpleFileOptions::default();
+            let options = options.compression_method(zip::CompressionMethod::Stored);
+            writer.start_file(*name, options).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
     }
 }
