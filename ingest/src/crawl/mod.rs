@@ -16,6 +16,7 @@ use crate::{Error, Result};
 
 mod address;
 mod archive;
+mod commoncrawl;
 mod fetch;
 mod frontier;
 mod index;
@@ -24,6 +25,8 @@ pub mod robots;
 mod scope;
 mod sitemap;
 mod worker;
+
+pub use commoncrawl::{CommonCrawlConfig, CommonCrawlProgress, fetch_records};
 
 /// What to crawl, how far and how gently.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -328,7 +328,7 @@ impl<'a> Crawl<'a> {
         answer: &Answer,
     ) -> Result<()> {
         if matches!(answer.status, 429 | 503) && item.tries + 1 < self.config.max_tries {
-            let asked = fetch::retry_after(answer, SystemTime::now());
+            let asked = fetch::retry_after(&answer.headers, SystemTime::now());
             let seconds = asked.unwrap_or_else(|| self.backoff(&item));
             self.frontier.retry(item);
             return self.rest(number, seconds);
