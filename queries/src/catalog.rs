@@ -216,7 +216,8 @@ impl TableFunctionImpl for SourceFunction {
             let settings = parse_settings(kind.name, settings)?;
             let here = std::env::current_dir().map_err(shard::Error::io("find", "."))?;
             let files = ingest::source::files(kind, &[pattern], &here)?;
-            let source = (kind.build)(kind.name, kind.document_kind, &settings)?;
+            let mut source = (kind.build)(kind.name, kind.document_kind, &settings)?;
+            source.prepare(&files)?;
             Ok(SourceTable::new(Arc::from(source), kind.name, files))
         };
         Ok(Arc::new(open()?))

@@ -76,20 +76,28 @@ fn find(snapshot: &Snapshot, folder: &Path, row: Row) -> Result<Record> {
         )
     })?;
     let document_kind = config.document_kind.as_deref().unwrap_or(kind.document_kind);
-    let reader = (kind.build)(&name, document_kind, &config.config)?;
-    let (file_name, offset) = match locator.rsplit_once('#') {
-        Some((file, offset)) => (file, offset.parse::<u64>().ok()),
-        None => (locator.as_str(), None),
-    };
+    let mut reader = (kind.build)(&name, document_kind, &config.config)?;
     let files = source::files(kind, config.path.as_slice(), folder)?;
-    let file = files.into_iter().find(|file| file.name == file_name).ok_or_else(|| {
+    reader.prepare(&files)?;
+    // A name may have a `#` of its own.
+    let place = |file: &SourceFile| match locator.strip_prefix(&file.name)? {
+        "" => Some(None),
+        rest => rest.strip_prefix('#').map(Some),
+    };
+    let found = files.into_iter().find_map(|file| Some((place(&file)?, file)));
+    let (place, file) = found.ok_or_else(|| {
         missing(
-            format!("`{file_name}` below `{}`", folder.display()),
+            format!("the file of `{locator}` below `{}`", folder.display()),
             "name the job file with `--job`: its paths begin in its folder".to_owned(),
         )
     })?;
-    let was = snapshot.manifest.sources.iter().find(|read| read.file == file_name);
-    if let Some(was) = was.filter(|was| was.bytes != file.bytes) {
+    let offset = place.and_then(|place| place.parse::<u64>().ok());
+    let was =
+        snapshot.manifest.sources.iter().find(|read| read.source == name && read.file == file.name);
+    // A repository changes its size when it packs its objects.
+    let is_other =
+        |was: &&shard::manifest::SourceRead| was.bytes != file.bytes && file.path.is_file();
+    if let Some(was) = was.filter(is_other) {
         return Err(Error::Shard(shard::Error::Missing {
             what: format!(
                 "the file that was read: `{}` has {} bytes, it had {}",

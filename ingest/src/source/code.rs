@@ -15,7 +15,7 @@ use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config};
 use crate::Result;
 
 use archive::Archive;
-
+pub(super) use license::{BYTES_MAX as LICENSE_BYTES_MAX, Licenses, is_license_file};
 use license::{FolderLicenses, Stated};
 
 pub(super) const KIND: SourceKind = SourceKind {

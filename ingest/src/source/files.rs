@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::{DirEntry, WalkDir};
 
-use super::{SourceFile, SourceKind};
+use super::{SourceFile, SourceKind, git};
 use crate::{Error, Result};
 
 /// Folders of code that nobody wrote for the repository they lie in.
@@ -43,7 +43,11 @@ pub fn files(
         }
         for path in files {
             let name = name(&path, &root, base);
-            let bytes = fs::metadata(&path).map_err(Error::io("look at", &path))?.len();
+            let bytes = if path.is_dir() {
+                git::bytes(&path)?
+            } else {
+                fs::metadata(&path).map_err(Error::io("look at", &path))?.len()
+            };
             let file = SourceFile { path, name, bytes };
             if let Some(other) = found.get(&file.name).filter(|other| other.path != file.path) {
                 return Err(Error::Config {
@@ -93,26 +97,44 @@ fn globs(kind: &str, patterns: &[&str]) -> Result<GlobSet> {
 }
 
 /// Returns the files below `root` that match `glob` by their path, or the kind's patterns by their name.
+///
+/// Of the kind `git` the files are folders: repositories, which are not searched any further.
 fn list(root: &Path, kind: &SourceKind, glob: Option<&GlobSet>) -> Result<Vec<PathBuf>> {
+    let takes_folders = kind.name == git::KIND.name;
+    let is_repository = |path: &Path| takes_folders && git::is_repository(path);
+    if is_repository(root) {
+        return Ok(if glob.is_none() { vec![root.to_owned()] } else { Vec::new() });
+    }
     let metadata = match fs::metadata(root) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("look at", root)(error)),
     };
     if metadata.is_file() {
-        return Ok(if glob.is_none() { vec![root.to_owned()] } else { Vec::new() });
+        return Ok(if glob.is_none() && !takes_folders {
+            vec![root.to_owned()]
+        } else {
+            Vec::new()
+        });
     }
     let by_name = globs(kind.name, kind.patterns)?;
     let is_code = kind.document_kind == "code";
     let mut files = Vec::new();
-    let entries = WalkDir::new(root).sort_by_file_name().into_iter();
-    for entry in entries.filter_entry(|entry| entry.depth() == 0 || is_visible(entry, is_code)) {
+    let mut entries = WalkDir::new(root).sort_by_file_name().into_iter();
+    while let Some(entry) = entries.next() {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(root).to_owned();
             Error::io("search", path)(error.into())
         })?;
+        let is_folder = entry.file_type().is_dir();
+        let is_unit = is_folder && is_repository(entry.path());
+        let is_passed = entry.depth() > 0 && !is_visible(&entry, is_code);
+        if is_folder && (is_unit || is_passed) {
+            entries.skip_current_dir();
+        }
         // A link to a file is read; a link to a folder is not followed, it may lead back.
-        if !entry.file_type().is_file() && !entry.path().is_file() {
+        let is_file = entry.file_type().is_file() || entry.path().is_file();
+        if is_passed || if takes_folders { !is_unit } else { !is_file } {
             continue;
         }
         let below = entry.path().strip_prefix(root).unwrap_or(entry.path());
@@ -170,6 +192,7 @@ fn nothing(kind: &SourceKind, pattern: &str, root: &Path) -> Error {
         names => format!("that folder has {n_names} entries: `{}`", names.join("`, `")),
     };
     let looked_for = match kind.patterns {
+        _ if kind.name == git::KIND.name => ", and it holds no repository".to_owned(),
         [] => String::new(),
         patterns => format!(" (a folder is searched for `{}`)", patterns.join("`, `")),
     };

@@ -14,6 +14,7 @@ mod csv;
 mod date;
 mod epub;
 mod files;
+mod git;
 mod inflate;
 mod input;
 mod irc;
@@ -74,6 +75,24 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// Returns whether [`Source::open`] honours a byte range of a file called `name`.
     fn is_splittable(&self, name: &str) -> bool;
 
+    /// Learns of all files of the source, before the first of them is opened; most sources read each for itself.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    fn prepare(&mut self, files: &[SourceFile]) -> Result<()> {
+        let _ = files;
+        Ok(())
+    }
+
+    /// Returns what decides the content of `file`, where that is not its bytes: a folder has none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn content_id(&self, file: &SourceFile) -> Result<Option<String>> {
+        let _ = file;
+        Ok(None)
+    }
+
     /// Opens the records that begin in `range` of `file` (bytes as stored), the whole file without one.
     ///
     /// Ranges that tile a file give each of its records exactly once, in order.
@@ -109,6 +128,7 @@ pub const KINDS: &[SourceKind] = &[
     code::KIND,
     csv::KIND,
     epub::KIND,
+    git::KIND,
     irc::KIND,
     jats::KIND,
     jsonl::KIND,

@@ -266,22 +266,28 @@ impl Plan {
     }
 
     async fn hash_sources(&self, run: &Run) -> Result<Vec<SourceRead>> {
-        let files: Vec<(String, SourceFile)> = self
+        let files: Vec<(&ResolvedSource, SourceFile)> = self
             .sources
             .iter()
-            .flat_map(|source| source.files.iter().map(|file| (source.name.clone(), file.clone())))
+            .flat_map(|source| source.files.iter().map(move |file| (source, file.clone())))
             .collect();
         let bytes = files.iter().map(|(_, file)| file.bytes).sum();
         let task = run.talk.task("hash inputs", bytes, Progress::Bytes);
         let mut sources = Vec::with_capacity(files.len());
         for (source, file) in files {
             run.check_stop()?;
-            let path = file.path.clone();
-            let hashed = tokio::task::spawn_blocking(move || store::hash_file(&path)).await;
+            let (reader, read) = (Arc::clone(&source.source), file.clone());
+            let hash = move || -> Result<String> {
+                Ok(match reader.content_id(&read)? {
+                    Some(id) => shard::manifest::hash(id.as_bytes()),
+                    None => store::hash_file(&read.path)?,
+                })
+            };
+            let hashed = tokio::task::spawn_blocking(hash).await;
             let blake3 = hashed.expect("hashing does not panic")?;
             task.advance(file.bytes);
             sources.push(SourceRead {
-                source,
+                source: source.name.clone(),
                 file: file.name,
                 bytes: file.bytes,
                 blake3,
@@ -335,10 +341,10 @@ fn resolve_sources(job: &LoadedJob) -> Result<Vec<ResolvedSource>> {
         })?;
         let name = job.source_name(index);
         let document_kind = config.document_kind.as_deref().unwrap_or(kind.document_kind);
-        let built = (kind.build)(&name, document_kind, &config.config)
-            .map_err(|error| job.error(&key, error.to_string(), None))?;
-        let files = source::files(kind, config.path.as_slice(), job.folder())
-            .map_err(|error| job.error(&key, error.to_string(), None))?;
+        let refuse = |error: ingest::Error| job.error(&key, error.to_string(), None);
+        let mut built = (kind.build)(&name, document_kind, &config.config).map_err(refuse)?;
+        let files = source::files(kind, config.path.as_slice(), job.folder()).map_err(refuse)?;
+        built.prepare(&files).map_err(refuse)?;
         sources.push(ResolvedSource { name, kind: kind.name, source: built.into(), files });
     }
     Ok(sources)
