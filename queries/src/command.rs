@@ -11,6 +11,7 @@ use serde_json::json;
 use shard::schema::DatasetKind;
 use shard::{Dataset, store};
 
+use crate::commoncrawl::{self, CommonCrawlArguments};
 use crate::job::LoadedJob;
 use crate::output::Format;
 use crate::progress::Talk;
@@ -58,6 +59,11 @@ enum Verb {
     ///
     /// Example: gristmill crawl https://www.example.org/ --output raw --max-pages 100
     Crawl(CrawlArguments),
+    /// Fetch records of Common Crawl that an index names into WARC files, or go on with them.
+    ///
+    /// Example: gristmill commoncrawl cdx-00000.parquet --where "content_languages = 'fin'" --max-records 1000
+    #[command(name = "commoncrawl")]
+    CommonCrawl(CommonCrawlArguments),
     /// Ask SQL about a corpus; without `--command` or `--file`, in a shell.
     ///
     /// Example: gristmill sql --corpus demo/corpus -c "select reason, count(*) from dropped group by reason"
@@ -270,6 +276,13 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
                 let summary = run::crawl(&crawl_config(&arguments)?, &options).await?;
                 match is_json {
                     true => print_json(&summary),
+                    false => Ok(ExitCode::SUCCESS),
+                }
+            }
+            Verb::CommonCrawl(arguments) => {
+                let progress = commoncrawl::run(&arguments, &options).await?;
+                match is_json {
+                    true => print_json(&progress),
                     false => Ok(ExitCode::SUCCESS),
                 }
             }

@@ -7,6 +7,7 @@
 pub mod benchmark;
 pub mod catalog;
 pub mod command;
+pub mod commoncrawl;
 pub mod decontaminate;
 pub mod demo;
 pub mod error;
