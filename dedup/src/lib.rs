@@ -26,6 +26,7 @@ pub mod contamination;
 pub mod datatrove;
 pub mod error;
 pub mod exact;
+mod mersenne_twister;
 pub mod minhash;
 mod mix;
 pub mod paragraph;
