@@ -3,6 +3,8 @@
 //!
 //! Counts come from SQL over `dropped` and `duplicates`, so a query of one's own finds the same.
 
+mod spans;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -13,6 +15,7 @@ use shard::Dataset;
 use shard::dataset::Snapshot;
 use shard::schema::DatasetKind;
 
+pub use self::spans::{SpanSample, Spans};
 use crate::Result;
 use crate::exec::filter_chain::SOURCE_STEP;
 use crate::shell::rows;
@@ -38,6 +41,10 @@ pub struct Report {
     pub steps: Vec<Step>,
     /// Duplicates by method.
     pub duplicates: Vec<Count>,
+    /// Spans that stood before, by method.
+    pub repeats: Vec<Spans>,
+    /// Stretches shared with evaluation sets, by benchmark.
+    pub contamination: Vec<Spans>,
     /// Documents that are no duplicate, as tokens.
     pub tokens: Option<Tokens>,
     /// Kept documents by source and kind.
@@ -139,19 +146,25 @@ pub async fn make(ctx: &SessionContext, corpus: &Path, samples: usize) -> Result
         n_kept,
         steps,
         duplicates: Vec::new(),
+        repeats: Vec::new(),
+        contamination: Vec::new(),
         tokens: None,
         sources: Vec::new(),
         languages: Vec::new(),
         lengths: Vec::new(),
     };
-    if documents.is_none() {
-        return Ok(report);
-    }
+    let Some(documents) = documents else { return Ok(report) };
     report.duplicates = rows(
         ctx,
         "select method as name, count(*) as n from duplicates group by 1 order by 2 desc, 1",
     )
     .await?;
+    for (kind, found) in [
+        (DatasetKind::Repeats, &mut report.repeats),
+        (DatasetKind::Contamination, &mut report.contamination),
+    ] {
+        *found = spans::read(ctx, corpus, kind, &documents, samples).await?;
+    }
     let tokens: Vec<Tokens> = rows(
         ctx,
         "select count(*) as documents, cast(coalesce(sum(n_tokens), 0) as bigint) as tokens from tokens",
@@ -279,6 +292,21 @@ impl Report {
         for method in &self.duplicates {
             line(&mut text, format_args!("{} duplicates by {}", method.n, method.name));
         }
+        for (what, found) in [("repeats", &self.repeats), ("contamination", &self.contamination)] {
+            for spans in found {
+                line(
+                    &mut text,
+                    format_args!(
+                        "{what} by {}: {} spans, {} bytes in {} documents, {} of them dropped",
+                        spans.name,
+                        spans.spans,
+                        spans.bytes,
+                        spans.documents,
+                        spans.documents_dropped
+                    ),
+                );
+            }
+        }
         if let Some(tokens) = &self.tokens {
             line(
                 &mut text,
@@ -334,6 +362,14 @@ impl Report {
         if !self.duplicates.is_empty() {
             let bars = self.duplicates.iter().map(|m| (m.name.clone(), m.n, String::new()));
             put(format_args!("<h2>Duplicates</h2>{}", bars_table(bars.collect())));
+        }
+        for (title, spans) in [
+            ("Spans that stood before", &self.repeats),
+            ("Shared with evaluation sets", &self.contamination),
+        ] {
+            if !spans.is_empty() {
+                put(format_args!("<h2>{title}</h2>{}", spans::table(spans)));
+            }
         }
         if let Some(tokens) = &self.tokens {
             put(format_args!("<p>{} tokens of {} documents.</p>", tokens.tokens, tokens.documents));
