@@ -155,7 +155,7 @@ fn search(
     let findings = in_parallel(shards.len(), threads, |number| {
         let mut findings = Vec::new();
         let rows = &found[number].rows;
-        judge_shard(index, texts, &shards[number], rows, &frequency, |id, finding| {
+        judge_shard(index, texts, &shards[number], rows, &frequency, |id, _, finding| {
             findings.push((id, finding));
             Ok(())
         })?;

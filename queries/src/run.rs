@@ -108,13 +108,6 @@ impl Plan {
         let contamination = job.job.decontaminate.as_ref();
         let contamination =
             contamination.map(|config| contamination::Plan::resolve(&job, config)).transpose()?;
-        if contamination.as_ref().is_some_and(contamination::Plan::cuts)
-            && repeats.as_ref().is_some_and(|repeats| !repeats.is_report_only())
-        {
-            let message = "`cut` and a method of `[dedup]` that cuts spans cannot work together";
-            let hint = "use `action = \"drop\"`, or `report_only = true` in `[dedup]`".to_owned();
-            return Err(job.error("decontaminate.action", message, Some(hint)));
-        }
         let is_chat = job.job.shard.as_ref().is_some_and(|shard| shard.chat.is_some());
         let cuts_spans = contamination.as_ref().is_some_and(contamination::Plan::cuts)
             || repeats.as_ref().is_some_and(|repeats| !repeats.is_report_only());

@@ -145,6 +145,87 @@ fn a_cut_leaves_the_rest_of_a_document() {
 }
 
 #[test]
+fn cuts_of_repeats_and_of_evaluation_sets_are_united() {
+    let mill = mill(&format!("[decontaminate]\n{BENCHMARKS}"));
+    let line: String = (0..120).map(|word| format!("notice{word} ")).collect::<String>() + "\n";
+    let both = format!("{line}{} {QUERY} {}", around(51), around(151));
+    let planted = [
+        ("first", format!("{}\n{line}", around(50))),
+        ("both", both.clone()),
+        // The line stood before, and the question goes: nothing is left.
+        ("rest", format!("{line}{QUERY}")),
+        // Of the line alone, the question is left.
+        ("line", format!("{line}Which of them?")),
+    ];
+    let rows = planted.map(|(name, text)| {
+        format!("{}\n", json!({ "text": text, "url": format!("http://planted.test/{name}") }))
+    });
+    mill.write("planted.jsonl", rows.concat());
+    let methods = ["--set", "dedup.methods=[\"exact\", \"paragraph\"]"];
+    let summary = mill.mill(&methods);
+    assert_eq!(summary["contaminated"], json!({ "decontaminate/quiz": 1 }));
+    assert_eq!(summary["cut"], 1);
+    let n = |key: &str| -> u64 {
+        summary[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum()
+    };
+    assert_eq!(
+        summary["documents"].as_u64().unwrap(),
+        summary["tokenized"].as_u64().unwrap() + n("duplicates") + n("contaminated")
+    );
+    let found = self::planted(&mill);
+    assert_eq!(found["rest"].1, "drop");
+    assert_eq!(found["both"].1, "cut");
+
+    // 200 characters on both sides of the question, and the line that stood before.
+    let start = both.find(QUERY).unwrap();
+    let end = start + QUERY.len();
+    let left = format!("{}\n\n{}", &both[line.len()..start - 200], &both[end + 200..]);
+    let tokens = shard::Dataset::at(mill.path("corpus/tokens"));
+    let info = tokens.open(None).unwrap().manifest.tokenizer.unwrap();
+    let tokenizer = shard::tokenizer::Tokenizer::load(&tokens.path().join(info.path)).unwrap();
+    let texts: Vec<String> = crate::lineage::documents(&tokens)
+        .into_values()
+        .map(|ids| tokenizer.decode(&ids[..ids.len() - 1]).unwrap())
+        .collect();
+    assert!(texts.contains(&left), "{left}");
+    assert!(texts.contains(&"Which of them?".to_owned()));
+    assert!(texts.iter().all(|text| !text.contains("lighthouses")));
+    assert_eq!(texts.iter().filter(|text| text.contains("notice0 ")).count(), 1, "the first");
+
+    let report: Value = serde_json::from_str(&mill.ok(&["report", "--json"])).unwrap();
+    let spans = |of: &str, name: &str| {
+        let mut spans = report[of].as_array().unwrap().iter();
+        spans.find(|spans| spans["name"] == name).unwrap_or_else(|| panic!("{report}")).clone()
+    };
+    let repeats = spans("repeats", "paragraph");
+    let samples = repeats["samples"].as_array().unwrap();
+    let planted = |sample: &&Value| sample["place"].as_str().unwrap().contains("planted.test");
+    assert_eq!(samples.iter().filter(planted).count(), 3);
+    assert!(samples.iter().filter(planted).all(|sample| sample["text"] == line.as_str()));
+    let contamination = spans("contamination", "quiz");
+    assert_eq!(
+        (&contamination["documents"], &contamination["documents_dropped"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(
+        (&contamination["spans"], &contamination["bytes"]),
+        (&json!(2), &json!(2 * QUERY.len()))
+    );
+    assert_eq!(contamination["samples"][0]["text"], QUERY);
+    assert_eq!(contamination["samples"][0]["found"], "query of item 0");
+    let page = std::fs::read_to_string(mill.path("corpus/report.html")).unwrap();
+    assert!(page.contains("query of item 0") && page.contains("Spans that stood before"));
+
+    // Of a job without them, the report shows none, though older versions are there.
+    let job = std::fs::read_to_string(mill.path("job.toml")).unwrap();
+    let section = format!("[decontaminate]\n{BENCHMARKS}");
+    mill.write("job.toml", job.replace(&section, "[[step]]\nwhere = \"true\"\n"));
+    mill.mill(&[]);
+    let report: Value = serde_json::from_str(&mill.ok(&["report", "--json"])).unwrap();
+    assert_eq!((&report["repeats"], &report["contamination"]), (&json!([]), &json!([])));
+}
+
+#[test]
 fn tokens_are_searched_as_their_documents_are() {
     let mill = mill("");
     mill.mill(&[]);

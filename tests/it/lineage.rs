@@ -139,7 +139,7 @@ fn benchmark_items_lead_to_steps(mill: &Mill) {
 }
 
 /// The tokens of every document, by its id in hexadecimal.
-fn documents(tokens: &Dataset) -> BTreeMap<String, Vec<u32>> {
+pub(crate) fn documents(tokens: &Dataset) -> BTreeMap<String, Vec<u32>> {
     let snapshot = tokens.open(None).unwrap();
     let mut found = BTreeMap::new();
     for shard in &snapshot.manifest.shards {

@@ -14,8 +14,16 @@ use shard::store;
 use tempfile::TempDir;
 
 /// The datasets that a job without a model makes.
-pub(crate) const DATASETS: [&str; 7] =
-    ["documents", "dropped", "edits", "signatures", "duplicates", "repeats", "tokens"];
+pub(crate) const DATASETS: [&str; 8] = [
+    "documents",
+    "dropped",
+    "edits",
+    "signatures",
+    "duplicates",
+    "repeats",
+    "contamination",
+    "tokens",
+];
 
 /// A job with every kind of stage over what [`Mill::fill`] writes.
 pub(crate) const JOB: &str = r#"

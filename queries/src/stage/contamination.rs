@@ -4,7 +4,7 @@
 //! The second reads only these rows again, since only then it is known which n-grams many documents have.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use arrow::array::{
 use arrow::datatypes::{UInt32Type, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use dedup::contamination::{self, Action, Finding, Index};
+use dedup::span;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use shard::schema::{DatasetKind, ID_BYTES};
 use shard::tokenizer::Tokenizer;
 use shard::writer::ShardWriter;
 
+use super::repeats;
 use super::tokens::{self, Id};
 use super::unit::{Output, Staging};
 use super::{Run, commit, fingerprint, finished, parent};
@@ -56,12 +58,6 @@ impl Plan {
 
     fn index(&self) -> &Index {
         &self.benchmarks.index
-    }
-
-    /// Whether documents lose spans.
-    #[must_use]
-    pub fn cuts(&self) -> bool {
-        self.index().config().action == Action::Cut
     }
 
     /// The plan in words.
@@ -134,10 +130,13 @@ impl Plan {
         let work = |index: usize, (shard, rows): (Shard, Vec<u64>)| {
             let (grams, documents) = (Arc::clone(&self.benchmarks.index), documents.clone());
             let (frequency, dataset) = (Arc::clone(&frequency), dataset.clone());
+            let repeats = repeats.cloned();
             async move {
                 let texts = Texts { snapshot: &documents, tokenizer: None };
+                let rests = Rests::open(&documents, &shard, &rows, repeats.as_ref(), index)?;
                 let mut hits = Hits::new(&grams, &dataset, format!("unit-{index:06}"));
-                judge_shard(&grams, &texts, &shard, &rows, &frequency, |id, finding| {
+                judge_shard(&grams, &texts, &shard, &rows, &frequency, |id, text, finding| {
+                    let finding = rests.judge(id, text, finding, grams.config());
                     hits.push(id, finding)
                 })?;
                 Ok(JudgeOutput { dataset: dataset.path().to_owned(), shard: hits.finish()? })
@@ -163,6 +162,63 @@ impl Plan {
             outcome.spans.len()
         ));
         Ok(snapshot)
+    }
+}
+
+/// What repeats leave of the documents that are judged: a cut that leaves too little of them drops them.
+#[derive(Debug, Default)]
+struct Rests {
+    repeats: HashMap<Id, Vec<(u32, u32)>>,
+    min_chars_left: usize,
+}
+
+impl Rests {
+    /// Reads the spans of some rows of shard `index` of documents.
+    fn open(
+        documents: &Snapshot,
+        shard: &Shard,
+        rows: &[u64],
+        repeats: Option<&Snapshot>,
+        index: usize,
+    ) -> Result<Self> {
+        let Some(repeats) = repeats.filter(|_| !rows.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let mut wanted = rows.iter().copied().peekable();
+        let (mut ids, mut position) = (HashSet::new(), 0);
+        tokens::read_columns(documents, shard, &["id"], |batch| {
+            for bytes in batch.column(0).as_fixed_size_binary().iter().flatten() {
+                if wanted.next_if_eq(&position).is_some() {
+                    ids.insert(id(bytes));
+                }
+                position += 1;
+            }
+            Ok(())
+        })?;
+        let min_chars_left = repeats.manifest.config["min_chars_left"].as_u64().unwrap_or(1);
+        Ok(Self {
+            repeats: repeats::spans_of(repeats, index, &ids)?,
+            min_chars_left: usize::try_from(min_chars_left).expect("it was one in the job"),
+        })
+    }
+
+    fn judge(
+        &self,
+        id: Id,
+        text: &str,
+        finding: Finding,
+        config: &contamination::Config,
+    ) -> Finding {
+        let Some(repeats) = self.repeats.get(&id).filter(|_| finding.action == Action::Cut) else {
+            return finding;
+        };
+        let stretches: Vec<Range<usize>> =
+            finding.hits.iter().map(|hit| hit.span.clone()).collect();
+        let left = without(text, &stretches, repeats, config);
+        match repeats::is_too_little(&left, self.min_chars_left) {
+            true => Finding { action: Action::Drop, ..finding },
+            false => finding,
+        }
     }
 }
 
@@ -227,18 +283,35 @@ impl Outcome {
         self.spans.len() as u64
     }
 
-    /// What is left of a document: its pieces, a blank line between them.
+    /// What is left of a document without its stretches and `repeats`, byte ranges of its text, sorted by start.
     #[must_use]
-    pub fn clean<'a>(&self, id: &[u8], text: &'a str) -> Cow<'a, str> {
+    pub fn clean<'a>(&self, id: &[u8], text: &'a str, repeats: &[(u32, u32)]) -> Cow<'a, str> {
         match self.spans.get(id) {
-            None => Cow::Borrowed(text),
-            Some(spans) => {
-                let pieces = contamination::pieces(text, spans, &self.config);
-                let pieces: Vec<&str> = pieces.into_iter().map(|piece| &text[piece]).collect();
-                Cow::Owned(pieces.join(BETWEEN_PIECES))
-            }
+            Some(stretches) => Cow::Owned(without(text, stretches, repeats, &self.config)),
+            None if repeats.is_empty() => Cow::Borrowed(text),
+            None => Cow::Owned(span::cut(text, repeats)),
         }
     }
+}
+
+/// The pieces of a text around its contaminated `stretches`, a blank line between them, each without what is in `repeats`.
+///
+/// Both are byte ranges of the whole text, sorted by start: what goes is the union.
+fn without(
+    text: &str,
+    stretches: &[Range<usize>],
+    repeats: &[(u32, u32)],
+    config: &contamination::Config,
+) -> String {
+    let pieces = contamination::pieces(text, stretches, config).into_iter().map(|piece| {
+        let narrow = |at: usize| u32::try_from(at).expect("texts are shorter than 2 GiB");
+        let (start, end) = (narrow(piece.start), narrow(piece.end));
+        let inside = repeats.iter().filter(|span| span.0 < end && span.1 > start);
+        let inside = inside.map(|span| (span.0.max(start) - start, span.1.min(end) - start));
+        span::cut(&text[piece], &inside.collect::<Vec<_>>())
+    });
+    let pieces: Vec<String> = pieces.filter(|piece| !piece.trim().is_empty()).collect();
+    pieces.join(BETWEEN_PIECES)
 }
 
 /// The texts of a dataset: of documents as they are, of tokens decoded.
@@ -397,14 +470,14 @@ pub(crate) fn judge_shard(
     shard: &Shard,
     rows: &[u64],
     frequency: &[u64],
-    mut take: impl FnMut(Id, Finding) -> Result<()>,
+    mut take: impl FnMut(Id, &str, Finding) -> Result<()>,
 ) -> Result<()> {
     let mut scanner = index.scanner();
     if rows.is_empty() {
         return Ok(());
     }
     texts.visit(shard, Rows::Only(rows), |_, id, text| match scanner.judge(text, frequency) {
-        Some(finding) => take(id, finding),
+        Some(finding) => take(id, text, finding),
         None => Ok(()),
     })
 }

@@ -5,8 +5,7 @@
 //! written beside it: the shards of `repeats` are those of `documents`, one for one. Every method looks at the texts as they are in
 //! `documents`, so a span can be compared with the one it repeats.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -422,13 +421,15 @@ impl Search {
             let is_new = spans.iter().any(|(_, method)| method == last);
             let cuts = spans.iter().filter(|(_, method)| method <= last);
             let cuts: Vec<(u32, u32)> = cuts.map(|(span, _)| (span.start, span.end)).collect();
-            is_new && {
-                let left = cut(text, &cuts);
-                let n_least = self.min_chars_left.max(1);
-                left.trim().chars().take(n_least).count() < n_least
-            }
+            is_new && is_too_little(&cut(text, &cuts), self.min_chars_left)
         })
     }
+}
+
+/// Whether the rest of a document is so short that it goes as a whole; `min_chars_left` is that of the job.
+pub(super) fn is_too_little(left: &str, min_chars_left: usize) -> bool {
+    let n_least = min_chars_left.max(1);
+    left.trim().chars().take(n_least).count() < n_least
 }
 
 /// A copy without the bytes of characters that it does not hold whole; none when nothing is left.
@@ -558,6 +559,38 @@ fn visit(repeats: &Snapshot, mut visit: impl FnMut(Id, &str, bool)) -> Result<()
     Ok(())
 }
 
+/// The spans of some documents of shard `index` of documents, those of each in order.
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) fn spans_of(
+    repeats: &Snapshot,
+    index: usize,
+    documents: &HashSet<Id>,
+) -> Result<HashMap<Id, Vec<(u32, u32)>>> {
+    let mut spans: HashMap<Id, Vec<(u32, u32)>> = HashMap::new();
+    let shard = &repeats.manifest.shards[index];
+    read_columns(repeats, shard, &["id", "start", "end"], |batch| {
+        for row in 0..batch.num_rows() {
+            let (id, span) = span(batch, row);
+            if documents.contains(&id) {
+                spans.entry(id).or_default().push(span);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(spans)
+}
+
+/// The document and byte range in a row of `id`, `start` and `end`.
+fn span(batch: &RecordBatch, row: usize) -> (Id, (u32, u32)) {
+    let position = |column: usize| {
+        let column = batch.column(column).as_primitive::<UInt64Type>();
+        u32::try_from(column.value(row)).expect("texts are shorter than 2 GiB")
+    };
+    (id(batch.column(0).as_fixed_size_binary().value(row)), (position(1), position(2)))
+}
+
 /// The spans to cut from the texts of one shard of documents, read along with it.
 #[derive(Debug)]
 pub(super) struct Cuts {
@@ -589,11 +622,11 @@ impl Cuts {
         Ok(Self { reader, batch: None, removed })
     }
 
-    /// Returns the text without its spans. Every document that is not removed must be asked for, in order.
+    /// Returns the spans of a document, in order. Every document that is not removed must be asked for, in order.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(super) fn cut<'a>(&mut self, id: &Id, text: &'a str) -> Result<Cow<'a, str>> {
+    pub(super) fn spans(&mut self, id: &Id) -> Result<Vec<(u32, u32)>> {
         let mut spans = Vec::new();
         while let Some((next, span)) = self.front()? {
             if next == *id {
@@ -603,10 +636,7 @@ impl Cuts {
             }
             self.batch.as_mut().expect("the front is in it").1 += 1;
         }
-        match spans.is_empty() {
-            true => Ok(Cow::Borrowed(text)),
-            false => Ok(Cow::Owned(cut(text, &spans))),
-        }
+        Ok(spans)
     }
 
     fn front(&mut self) -> Result<Option<(Id, (u32, u32))>> {
@@ -614,12 +644,7 @@ impl Cuts {
             if let Some((batch, row)) = &self.batch
                 && *row < batch.num_rows()
             {
-                let position = |column: usize| {
-                    let column = batch.column(column).as_primitive::<UInt64Type>();
-                    u32::try_from(column.value(*row)).expect("texts are shorter than 2 GiB")
-                };
-                let ids = batch.column(0).as_fixed_size_binary();
-                return Ok(Some((id(ids.value(*row)), (position(1), position(2)))));
+                return Ok(Some(span(batch, *row)));
             }
             let Some((path, reader)) = &mut self.reader else { return Ok(None) };
             match reader.next() {

@@ -490,9 +490,8 @@ fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts, outcome: Arc<Outcome>) -> S
         for (document, text) in documents {
             ids.clear();
             let document = id(document.expect("ids are never null"));
-            // One of both cuts at most: their spans are those of the whole text.
-            let text = cuts.cut(&document, text.unwrap_or_default())?;
-            let text = outcome.clean(&document, &text);
+            let text = text.unwrap_or_default();
+            let text = outcome.clean(&document, text, &cuts.spans(&document)?);
             tokenizer.encode(&text, &mut ids).map_err(Error::from)?;
             ids.extend(tokenizer.end_of_document());
             builder.values().append_slice(&ids);
@@ -605,9 +604,9 @@ impl Texts {
                     if let Some((_, _, cuts)) = &mut self.reader
                         && !self.left.removed.contains_key(&id)
                     {
-                        let text = cuts.cut(&id, text)?;
+                        let spans = cuts.spans(&id)?;
                         if is_wanted {
-                            let text = self.left.outcome.clean(&id, &text).into_owned();
+                            let text = self.left.outcome.clean(&id, text, &spans).into_owned();
                             let bytes = text.len() as u64;
                             self.n_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
                             return Ok(Some(text));
