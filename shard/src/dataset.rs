@@ -213,6 +213,26 @@ impl Snapshot {
         shards
     }
 
+    /// Whether every file that the manifest names is there, shards with the right size; nothing is read.
+    ///
+    /// # Errors
+    /// When the file system refuses to tell.
+    pub fn is_present(&self) -> Result<bool> {
+        let shards = self.manifest.shards.iter();
+        let shards = shards.map(|shard| (&shard.path, Some(shard.bytes)));
+        let tokenizer = self.manifest.tokenizer.iter().map(|info| (&info.path, None));
+        for (path, bytes) in shards.chain(tokenizer) {
+            let path = self.path.join(path);
+            match fs::metadata(&path) {
+                Ok(found) if bytes.is_none_or(|bytes| bytes == found.len()) => {}
+                Ok(_) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(Error::io("read", &path)(error)),
+            }
+        }
+        Ok(true)
+    }
+
     /// Checks size and hash of a shard.
     ///
     /// # Errors

@@ -31,6 +31,19 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// A manifest of another format than this build reads: nothing is wrong with it.
+    #[error(
+        "cannot read manifest `{manifest}`: it has format version {found}, this build reads {known}\n\
+         hint: use the version of Gristmill that wrote it, or a newer one"
+    )]
+    Format {
+        /// The manifest.
+        manifest: String,
+        /// The format version that it names.
+        found: u64,
+        /// The one that this build writes and reads.
+        known: u32,
+    },
     /// Another writer committed this version first: read the newest version and commit on top of it.
     #[error("cannot commit version {version} of `{}`: another writer was first", dataset.display())]
     Conflict {

@@ -240,29 +240,29 @@ impl Manifest {
     /// # Errors
     /// When the bytes are not a manifest, or one of a newer format.
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self> {
-        let corrupt = |why: String, hint: &str| Error::Corrupt {
-            what: format!("manifest `{place}`"),
-            why,
-            hint: hint.to_owned(),
-        };
-        let again = "remove it and run the job again";
         let parsed = check_seal(bytes).and_then(|()| {
             serde_json::from_slice::<Self>(bytes).map_err(|error| error.to_string())
         });
-        match parsed {
-            Ok(manifest) if manifest.format_version == FORMAT_VERSION => Ok(manifest),
-            // Another format may say everything but its version in another way.
-            refused => {
-                match serde_json::from_slice::<Head>(bytes).map(|head| head.format_version) {
-                    Ok(version) if version != u64::from(FORMAT_VERSION) => Err(corrupt(
-                        format!(
-                            "it has format version {version}, this build reads {FORMAT_VERSION}"
-                        ),
-                        "use the version of Gristmill that wrote it, or a newer one",
-                    )),
-                    _ => Err(corrupt(refused.expect_err("its version is this build's"), again)),
-                }
+        let why = match parsed {
+            Ok(manifest) if manifest.format_version == FORMAT_VERSION => return Ok(manifest),
+            Ok(other) => {
+                format!(
+                    "it has format version {}, this build reads {FORMAT_VERSION}",
+                    other.format_version
+                )
             }
+            Err(why) => why,
+        };
+        // Another format may say everything but its version in another way.
+        match serde_json::from_slice::<Head>(bytes).map(|head| head.format_version) {
+            Ok(found) if found > u64::from(FORMAT_VERSION) => {
+                Err(Error::Format { manifest: place.to_owned(), found, known: FORMAT_VERSION })
+            }
+            _ => Err(Error::Corrupt {
+                what: format!("manifest `{place}`"),
+                why,
+                hint: "remove it and run the job again".to_owned(),
+            }),
         }
     }
 }

@@ -187,9 +187,24 @@ fn what_cannot_be_put_right_is_set_aside_and_made_again() {
     dataset.commit(1, second).unwrap();
     assert_eq!(dataset.verify(true).unwrap().failures, []);
     fs::write(&shard, b"nothing").unwrap();
+    assert!(!dataset.open(None).unwrap().is_present().unwrap());
     dataset.repair().unwrap();
     let failures = dataset.verify(false).unwrap().failures;
     assert!(failures[0].message.contains("cannot read"), "{failures:?}");
+}
+
+#[test]
+fn a_manifest_of_a_newer_format_is_not_taken_for_a_damaged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    dataset.commit(0, write(&dataset, "train", &[rows(2)])).unwrap();
+    let newer = br#"{"format_version": 2, "and": "all else in another way"}"#;
+    fs::write(dataset.manifest_path(2), newer).unwrap();
+    let failures = dataset.verify(false).unwrap().failures;
+    let says = "00000002.json`: it has format version 2, this build reads 1";
+    assert!(failures[0].message.contains(says), "{failures:?}");
+    assert!(matches!(dataset.repair(), Err(Error::Format { found: 2, known: 1, .. })));
+    assert_eq!(fs::read(dataset.manifest_path(2)).unwrap(), newer);
 }
 
 #[test]

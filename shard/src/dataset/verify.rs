@@ -90,29 +90,32 @@ impl Dataset {
     /// Puts right what can be put right, and returns every file that was moved, with its new name.
     ///
     /// A shard whose bytes are under another name in `data` gets its own name back (two that were swapped, a rename that
-    /// was lost). Other damaged shards and manifests go to the folder `damaged`: what is gone is then missing, and
-    /// running the job again makes it anew. Half-written files are removed. Nothing that a sound version names is touched.
+    /// was lost). Other damaged shards, tokenizers and manifests go to the folder `damaged`: what is gone is then missing, and
+    /// running the job again makes it anew. Half-written files are removed. Nothing that a sound version names is touched,
+    /// nor a manifest of another format.
     ///
     /// Must not run while another process writes to the dataset.
     ///
     /// # Errors
-    /// When the file system refuses.
+    /// When the file system refuses, and [`Error::Format`] before anything is changed.
     pub fn repair(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        self.remove_half_written()?;
-        let mut moved = Vec::new();
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, mut unreadable) = (BTreeMap::new(), Vec::new());
         for version in self.versions()? {
             match self.open(Some(version)) {
-                Ok(snapshot) => {
-                    for shard in snapshot.manifest.shards {
-                        wanted.insert(shard.path, (shard.blake3, shard.bytes));
+                Ok(Snapshot { manifest: Manifest { shards, tokenizer, .. }, .. }) => {
+                    for shard in shards {
+                        wanted.insert(shard.path, (shard.blake3, Some(shard.bytes)));
                     }
+                    wanted.extend(tokenizer.map(|info| (info.path, (info.fingerprint, None))));
                 }
-                Err(Error::Corrupt { .. }) => {
-                    self.set_aside(&self.manifest_path(version), &mut moved)?;
-                }
+                Err(Error::Corrupt { .. }) => unreadable.push(self.manifest_path(version)),
                 Err(error) => return Err(error),
             }
+        }
+        self.remove_half_written()?;
+        let mut moved = Vec::new();
+        for manifest in unreadable {
+            self.set_aside(&manifest, &mut moved)?;
         }
         let mut damaged = Vec::new();
         for (path, (blake3, bytes)) in &wanted {
@@ -220,9 +223,11 @@ impl Verification {
     }
 }
 
-fn is_whole(path: &Path, blake3: &str, bytes: u64) -> Result<bool> {
+fn is_whole(path: &Path, blake3: &str, bytes: Option<u64>) -> Result<bool> {
     match fs::metadata(path) {
-        Ok(found) if found.len() == bytes => Ok(store::hash_file(path)? == blake3),
+        Ok(found) if bytes.is_none_or(|bytes| bytes == found.len()) => {
+            Ok(store::hash_file(path)? == blake3)
+        }
         Ok(_) => Ok(false),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("read", path)(error)),
