@@ -24,7 +24,7 @@ use crate::schema::{DatasetKind, ID_BYTES};
 use crate::{Error, Result, packing};
 
 mod batches;
-mod decode;
+pub(crate) mod decode;
 mod epoch;
 mod follow;
 mod sequence;

@@ -19,29 +19,29 @@ use crate::{Error, Result};
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8192;
 
-pub(super) const REBUILD: &str = "remove the shard and run the job again: complete shards are kept";
+pub(crate) const REBUILD: &str = "remove the shard and run the job again: complete shards are kept";
 
 /// The rows of a row group.
 #[derive(Debug, Default)]
-pub(super) struct Decoded {
-    pub(super) tokens: Vec<u32>,
+pub(crate) struct Decoded {
+    pub(crate) tokens: Vec<u32>,
     /// Where each row begins in `tokens`, and the end.
-    pub(super) offsets: Vec<usize>,
-    pub(super) ids: Vec<[u8; ID_BYTES as usize]>,
+    pub(crate) offsets: Vec<usize>,
+    pub(crate) ids: Vec<[u8; ID_BYTES as usize]>,
     /// Whether each token counts in the loss; `None` where all do.
-    pub(super) loss_mask: Option<Vec<bool>>,
+    pub(crate) loss_mask: Option<Vec<bool>>,
 }
 
 impl Decoded {
     /// Tokens of each row.
-    pub(super) fn lengths(&self) -> Vec<u32> {
+    pub(crate) fn lengths(&self) -> Vec<u32> {
         let narrow = |n: usize| u32::try_from(n).expect("a row has at most 2^31 tokens");
         self.offsets.windows(2).map(|pair| narrow(pair[1] - pair[0])).collect()
     }
 }
 
 /// Reads the footer of the shard at `path`.
-pub(super) fn footer(path: &Path, shard: &Shard) -> Result<ArrowReaderMetadata> {
+pub(crate) fn footer(path: &Path, shard: &Shard) -> Result<ArrowReaderMetadata> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let read = ArrowReaderMetadata::load(&file, options).map_err(Error::arrow("read", path))?;
@@ -89,7 +89,7 @@ fn batches(
 }
 
 /// Reads `n_tokens` of row group `group` alone.
-pub(super) fn lengths(
+pub(crate) fn lengths(
     path: &Path,
     metadata: ArrowReaderMetadata,
     group: usize,
@@ -105,7 +105,7 @@ pub(super) fn lengths(
 }
 
 /// Reads row group `group`, which `entry` describes.
-pub(super) fn decode(
+pub(crate) fn decode(
     path: &Path,
     metadata: ArrowReaderMetadata,
     group: usize,
