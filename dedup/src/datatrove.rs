@@ -13,11 +13,9 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::{canonical_combining_class as class, decompose_canonical};
 use xxhash_rust::xxh64::xxh64;
 
-use crate::mersenne_twister::MersenneTwister;
+use crate::Result;
+use crate::mersenne_twister::{MERSENNE_PRIME, MersenneTwister};
 use crate::minhash::Config;
-use crate::{Error, Result};
-
-const MERSENNE_PRIME: u64 = (1 << 61) - 1;
 
 /// The hash functions of datatrove for one configuration.
 #[derive(Clone, Debug)]
@@ -31,18 +29,9 @@ impl Datatrove {
     /// Draws the permutations as `numpy.random.RandomState(seed)` does.
     ///
     /// # Errors
-    /// [`Error::Config`] for a seed beyond 32 bits.
+    /// [`crate::Error::Config`] for a seed beyond 32 bits.
     pub fn new(config: &Config) -> Result<Self> {
-        let seed = u32::try_from(config.seed).map_err(|_| Error::Config {
-            method: "minhash",
-            message: format!(
-                "`seed` is {}, profile `datatrove` takes 0 to {}",
-                config.seed,
-                u32::MAX
-            ),
-            hint: "datatrove's default is 1".to_owned(),
-        })?;
-        let mut random = MersenneTwister::new(seed);
+        let mut random = MersenneTwister::new(config.numpy_seed()?);
         let mut draw = |low: u64| -> Vec<u64> {
             (0..config.n_hashes()).map(|_| random.below(low, MERSENNE_PRIME)).collect()
         };

@@ -29,6 +29,8 @@ pub mod exact;
 mod mersenne_twister;
 pub mod minhash;
 mod mix;
+mod murmur3;
+pub mod nemo;
 pub mod paragraph;
 pub mod sentence_span;
 pub mod sets;
@@ -36,6 +38,7 @@ pub mod shingle;
 pub mod span;
 pub mod spill;
 pub mod substring;
+pub mod text_dedup;
 pub mod url;
 pub mod verify;
 

@@ -1,5 +1,8 @@
 //! The generator of numpy's legacy random numbers, which draws the permutations of others' signatures.
 
+/// 2⁶¹ − 1, by which others reduce their permutations.
+pub(crate) const MERSENNE_PRIME: u64 = (1 << 61) - 1;
+
 /// MT19937 (Matsumoto and Nishimura 1998) with numpy's bounded integers: mask, then reject.
 pub(crate) struct MersenneTwister {
     state: [u32; 624],
@@ -24,6 +27,18 @@ impl MersenneTwister {
         loop {
             let high = u64::from(self.word());
             let value = ((high << 32) | u64::from(self.word())) & mask;
+            if value <= range {
+                return low + value;
+            }
+        }
+    }
+
+    /// A number from `low` up to and without `end`, from one word where [`Self::below`] takes two.
+    pub(crate) fn below_32(&mut self, low: u32, end: u32) -> u32 {
+        let range = end - 1 - low;
+        let mask = u32::MAX >> range.leading_zeros();
+        loop {
+            let value = self.word() & mask;
             if value <= range {
                 return low + value;
             }

@@ -20,11 +20,14 @@ use arrow::array::{Array, AsArray, ListArray, StringViewArray, UInt64Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, UInt64Type};
 
-pub use self::config::{Config, Profile};
+pub use self::config::{Config, Profile, Unit};
 use crate::datatrove::{self, Datatrove};
 use crate::mix::{K2, K3, SplitMix, fold};
+use crate::nemo::Nemo;
 use crate::shingle::Shingler;
+use crate::text_dedup::TextDedup;
 use crate::{Error, MethodKind, Result};
+use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) const KIND: MethodKind = MethodKind {
     name: "minhash",
@@ -48,7 +51,10 @@ pub struct MinHash {
 #[derive(Clone)]
 enum Family {
     Gristmill(Lanes),
+    Wide(WideLanes),
     Datatrove(Datatrove, SplitWords),
+    Nemo(Nemo),
+    TextDedup(TextDedup),
 }
 
 impl fmt::Debug for MinHash {
@@ -64,14 +70,21 @@ impl MinHash {
     /// See [`Config::check`]; and for profile `datatrove`, which needs [`Self::with_words`].
     pub fn new(config: Config) -> Result<Self> {
         config.check()?;
-        if config.profile == Profile::Datatrove {
-            return Err(Error::Config {
-                method: "minhash",
-                message: "profile `datatrove` needs the words of its tokenizer".to_owned(),
-                hint: "build it with a word tokenizer equal to spaCy's".to_owned(),
-            });
-        }
-        let family = Family::Gristmill(Lanes::new(config.n_hashes(), config.seed));
+        let family = match config.profile {
+            Profile::Datatrove => {
+                return Err(Error::Config {
+                    method: "minhash",
+                    message: "profile `datatrove` needs the words of its tokenizer".to_owned(),
+                    hint: "build it with a word tokenizer equal to spaCy's".to_owned(),
+                });
+            }
+            Profile::Gristmill if config.bits == 64 => {
+                Family::Wide(WideLanes::new(config.n_hashes(), config.seed))
+            }
+            Profile::Gristmill => Family::Gristmill(Lanes::new(config.n_hashes(), config.seed)),
+            Profile::Nemo => Family::Nemo(Nemo::new(&config)?),
+            Profile::TextDedup => Family::TextDedup(TextDedup::new(&config)?),
+        };
         Ok(Self { config, family })
     }
 
@@ -97,7 +110,7 @@ impl MinHash {
     /// Deterministic for a seed, on every processor; O(words · hashes).
     #[must_use]
     pub fn signatures(&self, texts: &StringViewArray) -> ListArray {
-        let mut shingler = Shingler::new(self.config.ngram);
+        let mut shingler = self.shingler();
         let mut shingles = Vec::new();
         let mut minima = Vec::new();
         lists(texts.iter(), self.config.n_hashes(), |text, values| match &self.family {
@@ -108,10 +121,16 @@ impl MinHash {
                     values.extend(minima.iter().map(|&minimum| u64::from(minimum)));
                 }
             }
+            Family::Wide(lanes) => {
+                shingler.shingles(text, &mut shingles);
+                lanes.minima(&shingles, values);
+            }
             Family::Datatrove(datatrove, words) => {
                 datatrove.shingles(&words(&datatrove::simplify(text)), &mut shingles);
                 datatrove.signature(&shingles, values);
             }
+            Family::Nemo(nemo) => nemo.signature(text, values),
+            Family::TextDedup(text_dedup) => text_dedup.signature(text, values),
         })
     }
 
@@ -156,7 +175,7 @@ impl MinHash {
     /// Returns the sorted set of shingle hashes of a text, for [`crate::jaccard`] and [`crate::Verifier`].
     #[must_use]
     pub fn shingle_hashes(&self, text: &str) -> Vec<u64> {
-        let mut shingler = Shingler::new(self.config.ngram);
+        let mut shingler = self.shingler();
         let mut set = Vec::new();
         self.shingle_set(&mut shingler, text, &mut set);
         set
@@ -165,7 +184,7 @@ impl MinHash {
     /// Returns [`Self::shingle_hashes`] of each text as `List<UInt64>`; a null stays null.
     #[must_use]
     pub fn shingle_sets(&self, texts: &StringViewArray) -> ListArray {
-        let mut shingler = Shingler::new(self.config.ngram);
+        let mut shingler = self.shingler();
         let mut set = Vec::new();
         lists(texts.iter(), 0, |text, values| {
             self.shingle_set(&mut shingler, text, &mut set);
@@ -173,11 +192,27 @@ impl MinHash {
         })
     }
 
+    fn shingler(&self) -> Shingler {
+        match self.config.shingle {
+            Unit::Words => Shingler::new(self.config.ngram),
+            Unit::Chars => Shingler::of_characters(self.config.ngram),
+        }
+    }
+
     fn shingle_set(&self, shingler: &mut Shingler, text: &str, set: &mut Vec<u64>) {
         match &self.family {
-            Family::Gristmill(_) => shingler.shingles(text, set),
+            Family::Gristmill(_) | Family::Wide(_) => shingler.shingles(text, set),
             Family::Datatrove(datatrove, words) => {
                 datatrove.shingles(&words(&datatrove::simplify(text)), set);
+            }
+            // Their hashes have 32 bits: too few to tell the shingles of a long text apart.
+            Family::Nemo(nemo) => {
+                set.clear();
+                nemo.shingles(text, |shingle| set.push(xxh3_64(shingle.as_bytes())));
+            }
+            Family::TextDedup(text_dedup) => {
+                set.clear();
+                text_dedup.shingles(text, |shingle| set.push(xxh3_64(shingle.as_bytes())));
             }
         }
         set.sort_unstable();
@@ -282,9 +317,31 @@ impl Lanes {
     }
 }
 
+/// The permutations x → a·x + b mod 2⁶⁴, `a` odd: for `bits = 64`.
+#[derive(Clone)]
+struct WideLanes(Vec<(u64, u64)>);
+
+impl WideLanes {
+    fn new(n_hashes: usize, seed: u64) -> Self {
+        let mut random = SplitMix(seed);
+        Self((0..n_hashes).map(|_| (random.next() | 1, random.next())).collect())
+    }
+
+    /// Appends the least value of each permutation over `shingles`; nothing when there are none.
+    fn minima(&self, shingles: &[u64], minima: &mut Vec<u64>) {
+        if shingles.is_empty() {
+            return;
+        }
+        minima.extend(self.0.iter().map(|&(factor, term)| {
+            let permuted = |shingle: &u64| shingle.wrapping_mul(factor).wrapping_add(term);
+            shingles.iter().map(permuted).min().expect("there is a shingle")
+        }));
+    }
+}
+
 fn high_half(x: u64) -> u32 {
     u32::try_from(x >> 32).expect("32 bits are left")
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,8 +17,10 @@ use crate::mix::{K0, K1, K2, finalise, fold};
 #[derive(Debug)]
 pub struct Shingler {
     ngram: usize,
+    /// Hashes of words, or of characters.
     words: Vec<u64>,
     word: String,
+    is_of_characters: bool,
 }
 
 impl Shingler {
@@ -26,14 +28,24 @@ impl Shingler {
     #[must_use]
     pub fn new(ngram: usize) -> Self {
         assert!(ngram > 0, "a shingle has at least one word");
-        Self { ngram, words: Vec::new(), word: String::new() }
+        Self { ngram, words: Vec::new(), word: String::new(), is_of_characters: false }
+    }
+
+    /// Makes shingles of `ngram` characters of the words of a text, a space between them; none between letters of scripts
+    /// that are written without spaces.
+    #[must_use]
+    pub fn of_characters(ngram: usize) -> Self {
+        Self { is_of_characters: true, ..Self::new(ngram) }
     }
 
     /// Replaces `shingles` by the hash of every shingle of `text`, in the order of the text, repeats included.
     pub fn shingles(&mut self, text: &str, shingles: &mut Vec<u64>) {
         shingles.clear();
         self.words.clear();
-        word_hashes(text, &mut self.words, &mut self.word);
+        match self.is_of_characters {
+            true => character_hashes(text, &mut self.words, &mut self.word),
+            false => word_hashes(text, &mut self.words, &mut self.word),
+        }
         roll(&self.words, self.ngram, shingles);
     }
 
@@ -124,6 +136,29 @@ fn word_hashes(text: &str, words: &mut Vec<u64>, word: &mut String) {
         debug_assert!(n < 8);
         at += 1; // The separator, or the end.
     }
+}
+
+/// Appends the hash of each character of the words of `text`, and of one space for each stretch between them.
+fn character_hashes(text: &str, characters: &mut Vec<u64>, word: &mut String) {
+    let hash = |c: char| fold(u64::from(u32::from(c)) ^ K0, K1);
+    let mut take = |word: &mut String| {
+        if word.is_empty() {
+            return;
+        }
+        if !characters.is_empty() {
+            characters.push(hash(' '));
+        }
+        characters.extend(word.nfc().map(hash));
+        word.clear();
+    };
+    word.clear();
+    for c in text.chars().filter(|c| !is_ignored(*c)) {
+        match is_word_character(c) {
+            true => word.extend(c.to_lowercase().map(|c| if c == 'ς' { 'σ' } else { c })),
+            false => take(word),
+        }
+    }
+    take(word);
 }
 
 /// The eight bytes at `at`, the first in the lowest place, zeros past the end.

@@ -2,73 +2,142 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text_dedup::optimal_bands;
 use crate::{Error, Result};
 
 /// Settings of the near-duplicate search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Settings")]
 pub struct Config {
-    /// Words in a shingle, 1 to 1,000.
+    /// Words or characters in a shingle, 1 to 1,000; unless it is given 5, and 24 for `nemo`.
     pub ngram: usize,
+    /// What a shingle is made of: words, and characters for `nemo`, unless it is given.
+    pub shingle: Unit,
     /// Slices of a signature; two documents that agree in one of them are candidates. Solved from `verify` unless it is given.
     pub bands: usize,
     /// Hashes in a band. More rows ask for more similarity, more bands find more. Solved from `verify` unless it is given.
     pub rows: usize,
-    /// Seed of the hash functions. Signatures of different seeds cannot be compared.
+    /// Permutations that are drawn, of which a signature takes the first `bands` x `rows`: as many, unless it is given.
+    /// `text_dedup` draws 256, and which ones depends on their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permutations: Option<usize>,
+    /// Bits of a hash, 32 or 64: that of the profile unless it is given.
+    pub bits: u32,
+    /// Seed of the hash functions: 1, and 42 for `text_dedup` and `nemo`, unless it is given. Signatures of different seeds cannot be compared.
     pub seed: u64,
-    /// Jaccard index, 0 to 1, that a removed document has with the one kept in its place.
-    /// 0 switches verification off: the first document of each cluster is kept.
+    /// Jaccard index, 0 to 1, that a removed document has with the one kept in its place: 0.75, for `text_dedup` 0.7 and for
+    /// `nemo` 0.8, unless it is given. 0 switches verification off: the first document of each cluster is kept.
     pub verify: f64,
     /// Whose words, hashes and permutations.
     pub profile: Profile,
+}
+
+/// What a shingle is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Words.
+    #[default]
+    Words,
+    /// Characters: code points.
+    Chars,
 }
 
 /// Whose words, hashes and permutations make a signature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
-    /// Words as in [`crate::shingle`]; texts shorter than a shingle take part.
+    /// Words and characters as in [`crate::shingle`]; texts shorter than a shingle take part.
     #[default]
     Gristmill,
-    /// Signatures equal to those of datatrove; needs its words, see [`MinHash::with_words`].
+    /// Signatures equal to those of datatrove; needs its words, see [`MinHash::with_words`](crate::MinHash::with_words).
     Datatrove,
+    /// Signatures equal to those of NeMo Curator, see [`crate::nemo`].
+    Nemo,
+    /// Signatures equal to those of text-dedup, see [`crate::text_dedup`].
+    TextDedup,
 }
 
-/// [`Config`] as a job says it: bands and rows may be left to be solved.
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    ngram: usize,
-    bands: Option<usize>,
-    rows: Option<usize>,
-    seed: u64,
-    verify: f64,
-    profile: Profile,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        // A pair of 0.75 is what FineWeb's bands are about to find: they find it with probability 0.77.
-        let verify = 0.75;
-        Self { ngram: 5, bands: None, rows: None, seed: 1, verify, profile: Profile::default() }
+impl Profile {
+    /// What the reference has, where a job says nothing else.
+    fn defaults(self) -> Defaults {
+        let words = Unit::Words;
+        match self {
+            // A pair of 0.75 is what FineWeb's bands are about to find: they find it with probability 0.77.
+            Self::Gristmill => {
+                Defaults { ngram: 5, shingle: words, bits: 32, seed: 1, verify: 0.75 }
+            }
+            Self::Datatrove => {
+                Defaults { ngram: 5, shingle: words, bits: 64, seed: 1, verify: 0.75 }
+            }
+            Self::Nemo => {
+                Defaults { ngram: 24, shingle: Unit::Chars, bits: 32, seed: 42, verify: 0.8 }
+            }
+            Self::TextDedup => {
+                Defaults { ngram: 5, shingle: words, bits: 64, seed: 42, verify: 0.7 }
+            }
+        }
     }
 }
 
+struct Defaults {
+    ngram: usize,
+    shingle: Unit,
+    bits: u32,
+    seed: u64,
+    verify: f64,
+}
+
+/// [`Config`] as a job says it: what is not given is that of the profile, bands and rows are solved.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    ngram: Option<usize>,
+    shingle: Option<Unit>,
+    bands: Option<usize>,
+    rows: Option<usize>,
+    permutations: Option<usize>,
+    bits: Option<u32>,
+    seed: Option<u64>,
+    verify: Option<f64>,
+    profile: Profile,
+}
+
+/// `num_perm` that text-dedup is published with.
+const TEXT_DEDUP_PERMUTATIONS: usize = 256;
+
 impl From<Settings> for Config {
     fn from(settings: Settings) -> Self {
-        let Settings { ngram, bands, rows, seed, verify, profile } = settings;
-        let solved = match profile {
-            Profile::Gristmill => solve(verify),
-            // `num_buckets` and `hashes_per_bucket` of datatrove, and of FineWeb.
-            Profile::Datatrove => (14, 8),
-        };
-        let (bands, rows) = match (bands, rows) {
+        let profile = settings.profile;
+        let defaults = profile.defaults();
+        let verify = settings.verify.unwrap_or(defaults.verify);
+        // Without verification nothing says what to look for.
+        let threshold = if verify > 0.0 { verify } else { defaults.verify };
+        let drawn = settings.permutations.unwrap_or(TEXT_DEDUP_PERMUTATIONS);
+        let (bands, rows) = match (settings.bands, settings.rows) {
             (Some(bands), Some(rows)) => (bands, rows),
             (Some(bands), None) => (bands, (HASHES / bands.max(1)).max(1)),
             (None, Some(rows)) => ((HASHES / rows.max(1)).max(1), rows),
-            (None, None) => solved,
+            (None, None) => match profile {
+                Profile::Gristmill => solve(threshold),
+                // `num_buckets` and `hashes_per_bucket` of datatrove, and of FineWeb.
+                Profile::Datatrove => (14, 8),
+                // `num_bands` and `minhashes_per_band`.
+                Profile::Nemo => (20, 13),
+                Profile::TextDedup => optimal_bands(threshold, drawn.clamp(1, DRAWN_MAX)),
+            },
         };
-        Self { ngram, bands, rows, seed, verify, profile }
+        Self {
+            ngram: settings.ngram.unwrap_or(defaults.ngram),
+            shingle: settings.shingle.unwrap_or(defaults.shingle),
+            bands,
+            rows,
+            permutations: settings.permutations,
+            bits: settings.bits.unwrap_or(defaults.bits),
+            seed: settings.seed.unwrap_or(defaults.seed),
+            verify,
+            profile,
+        }
     }
 }
 
@@ -79,6 +148,8 @@ impl Default for Config {
     }
 }
 
+/// Permutations for which text-dedup's bands are solved, at most: the time is their number times its logarithm.
+const DRAWN_MAX: usize = 4096;
 /// Hashes of a signature whose bands are solved: FineWeb's 14 x 8.
 const HASHES: usize = 112;
 /// Probability with which solved bands find a pair at the threshold. Candidates that they bring along are verified.
@@ -86,8 +157,6 @@ const RECALL: f64 = 0.95;
 
 /// Returns bands and rows that find a pair of Jaccard index `threshold` with probability [`RECALL`] and as few others as possible.
 fn solve(threshold: f64) -> (usize, usize) {
-    // Without verification nothing says what to look for.
-    let threshold = if threshold > 0.0 { threshold } else { Settings::default().verify };
     (1..=HASHES)
         .rev()
         .map(|rows| (HASHES / rows, rows))
@@ -110,6 +179,15 @@ impl Config {
         self.bands * self.rows
     }
 
+    /// Permutations that are drawn.
+    #[must_use]
+    pub fn n_permutations(&self) -> usize {
+        self.permutations.unwrap_or(match self.profile {
+            Profile::TextDedup => TEXT_DEDUP_PERMUTATIONS,
+            Profile::Gristmill | Profile::Datatrove | Profile::Nemo => self.n_hashes(),
+        })
+    }
+
     /// Returns the similarity around which pairs begin to be found, (1/bands)^(1/rows).
     #[must_use]
     pub fn threshold(&self) -> f64 {
@@ -120,6 +198,15 @@ impl Config {
     #[must_use]
     pub fn probability(&self, similarity: f64) -> f64 {
         probability(self.bands, self.rows, similarity)
+    }
+
+    /// The probabilities by similarity in words.
+    #[must_use]
+    pub fn curve(&self) -> String {
+        let points = [0.5, 0.6, 0.7, 0.75, 0.8, 0.9].map(|similarity| {
+            format!("{similarity}: {:.1} %", 100.0 * self.probability(similarity))
+        });
+        points.join(", ")
     }
 
     /// Refuses settings that cannot work.
@@ -151,6 +238,17 @@ impl Config {
                 "RefinedWeb's 450 x 20 = 9000 is the largest published setting",
             );
         }
+        let permutations = self.n_permutations();
+        if permutations < self.n_hashes() || permutations > 1 << 16 {
+            return error(
+                format!(
+                    "`permutations` is {permutations}, `bands` x `rows` is {}",
+                    self.n_hashes()
+                ),
+                "draw as many as the bands take, at most 65536, or leave it out",
+            );
+        }
+        self.check_profile()?;
         if !(0.0..=1.0).contains(&self.verify) {
             return error(
                 format!("`verify` is {}, a Jaccard index is 0 to 1", self.verify),
@@ -165,11 +263,61 @@ impl Config {
                     self.bands, self.rows, self.verify
                 ),
                 &format!(
-                    "these bands find pairs from about {:.2} on: use fewer rows, more bands, or a higher `verify`",
-                    self.threshold()
+                    "these bands find pairs from about {:.2} on ({}): use fewer rows, more bands, or a higher `verify`",
+                    self.threshold(),
+                    self.curve()
                 ),
             );
         }
         Ok(())
+    }
+
+    /// Refuses what the profile's reference does not know.
+    fn check_profile(&self) -> Result<()> {
+        let error = |message: String, hint: &str| {
+            Err(Error::Config { method: "minhash", message, hint: hint.to_owned() })
+        };
+        if !matches!(self.bits, 32 | 64) {
+            return error(format!("`bits` is {}, it must be 32 or 64", self.bits), "leave it out");
+        }
+        match self.profile {
+            Profile::Datatrove if self.bits != 64 => error(
+                "`bits` is 32, profile `datatrove` has 64".to_owned(),
+                "leave it out, or use another profile",
+            ),
+            Profile::Datatrove | Profile::TextDedup if self.shingle != Unit::Words => error(
+                "`shingle` is chars, this profile has shingles of words".to_owned(),
+                "profiles `gristmill` and `nemo` have shingles of characters",
+            ),
+            Profile::Nemo if self.shingle != Unit::Chars || self.ngram < 2 => error(
+                format!(
+                    "profile `nemo` has shingles of at least 2 characters, not {} {}",
+                    self.ngram,
+                    self.shingle.name()
+                ),
+                "its default is 24 characters",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The seed as numpy's legacy generator takes it.
+    pub(crate) fn numpy_seed(&self) -> Result<u32> {
+        u32::try_from(self.seed).map_err(|_| Error::Config {
+            method: "minhash",
+            message: format!("`seed` is {}, this profile takes 0 to {}", self.seed, u32::MAX),
+            hint: "leave it out to have that of the reference".to_owned(),
+        })
+    }
+}
+
+impl Unit {
+    /// Its name in a job.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Words => "words",
+            Self::Chars => "chars",
+        }
     }
 }

@@ -1,3 +1,5 @@
+pub(crate) mod golden;
+
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -40,8 +42,58 @@ fn settings_that_cannot_work_are_refused() {
     check_refused("profile = 'none'", "none");
     (KIND.check)(&"bands = 450\nrows = 20".parse().unwrap()).unwrap();
     (KIND.check)(&"bands = 1\nrows = 112\nverify = 0.0".parse().unwrap()).unwrap();
-    let datatrove = Config { profile: Profile::Datatrove, ..Config::default() };
+    let datatrove: Config = toml::from_str("profile = 'datatrove'").unwrap();
     assert!(MinHash::new(datatrove).unwrap_err().to_string().contains("words"));
+}
+
+#[test]
+fn what_a_reference_does_not_know_is_refused() {
+    check_refused("bits = 16", "`bits` is 16");
+    check_refused("profile = 'datatrove'\nbits = 32", "profile `datatrove` has 64");
+    check_refused("profile = 'text_dedup'\nshingle = 'chars'", "shingles of words");
+    check_refused("profile = 'nemo'\nshingle = 'words'", "not 24 words");
+    check_refused("profile = 'nemo'\nngram = 1", "not 1 chars");
+    check_refused("permutations = 107", "`permutations` is 107, `bands` x `rows` is 108");
+    check_refused("profile = 'text_dedup'\npermutations = 0", "`permutations` is 0");
+    let config: Config = toml::from_str("profile = 'nemo'\nseed = 4294967296").unwrap();
+    let message = MinHash::new(config).unwrap_err().to_string();
+    assert!(message.contains("`seed` is 4294967296"), "{message}");
+}
+
+#[test]
+fn shingles_of_characters_are_those_of_the_words_with_one_space_between() {
+    let config = |toml: &str| MinHash::new(toml::from_str(toml).unwrap()).unwrap();
+    // "abc de" and "abd de" have the trigrams abc "bc " "c d" " de" and abd "bd " "d d" " de": 1 of 7.
+    let chars = config("shingle = 'chars'\nngram = 3");
+    let similarity = |a: &str, b: &str| jaccard(&chars.shingle_hashes(a), &chars.shingle_hashes(b));
+    assert_eq!(similarity("abc de", "abd de"), 1.0 / 7.0);
+    assert_eq!(similarity("  Abc -- DE!", "abc de"), 1.0);
+    assert_eq!(similarity("E\u{301}te\u{301} 日本", "été, 日本."), 1.0);
+    // abc of abc, bcd, cde and four others.
+    assert_eq!(similarity("abcde", "abc de"), 1.0 / 6.0);
+    assert_eq!(chars.shingle_hashes("a").len(), 1);
+    assert!(chars.shingle_hashes("...").is_empty());
+    for bits in [32, 64] {
+        let minhash = config(&format!("shingle = 'chars'\nngram = 3\nbits = {bits}"));
+        assert_eq!(signature(&minhash, "Abc, de"), signature(&minhash, "abc de"));
+        assert_ne!(signature(&minhash, "abc de"), signature(&minhash, "xyz uv"));
+    }
+}
+
+#[test]
+fn shares_of_equal_wide_hashes_estimate_the_jaccard_index() {
+    let minhash = |bits: u32| {
+        let config = format!("ngram = 1\nbits = {bits}\nbands = 128\nrows = 32\nverify = 0.0");
+        MinHash::new(toml::from_str(&config).unwrap()).unwrap()
+    };
+    let words = |from: u32| (from..from + 300).map(|n| format!("w{n} ")).collect::<String>();
+    // 200 words of 400 are shared; four standard errors of 4096 hashes are 4 sqrt(0.25 / 4096) = 0.031.
+    for bits in [32, 64] {
+        let minhash = minhash(bits);
+        let [a, b] = [0, 100].map(|from| signature(&minhash, &words(from)));
+        assert!((estimate(&a, &b) - 0.5).abs() < 0.031, "{bits}: {}", estimate(&a, &b));
+        assert_eq!(a.iter().all(|hash| *hash <= u64::from(u32::MAX)), bits == 32);
+    }
 }
 
 #[test]
@@ -62,6 +114,10 @@ fn bands_that_are_not_given_find_the_threshold_with_few_candidates_more() {
     assert_eq!(bands("rows = 8"), (14, 8));
     assert_eq!(bands("bands = 450\nrows = 20"), (450, 20));
     assert_eq!(bands("profile = 'datatrove'\nverify = 0.0"), (14, 8));
+    // The published settings of both.
+    assert_eq!(bands("profile = 'nemo'"), (20, 13));
+    assert_eq!(bands("profile = 'text_dedup'"), (25, 10));
+    assert_eq!(bands("profile = 'text_dedup'\nverify = 0.0"), (25, 10));
 }
 
 #[test]

@@ -9,15 +9,16 @@ use super::{FunctionKind, Plain};
 
 pub(super) const KIND: FunctionKind = FunctionKind {
     name: "jaccard",
-    summary: "the Jaccard index of the word 5-grams of two texts: what `duplicates.similarity` holds",
-    arguments: "(text, text)",
+    summary: "the Jaccard index of the shingles of two texts, word 5-grams unless settings of `[dedup.minhash]` say otherwise: \
+              what `duplicates.similarity` holds",
+    arguments: "(text, text [, settings])",
     returns: "float, 0 to 1",
     // {abcde, bcdef} and {abcde, bcdeg}: 1 shared of 3.
     example: ("round(jaccard('a b c d e f', 'A, b c d e g!'), 4)", "0.3333"),
     build: || {
-        let arguments = vec![vec![DataType::Utf8View, DataType::Utf8View]];
+        let arguments = vec![vec![DataType::Utf8View; 2], vec![DataType::Utf8View; 3]];
         Plain::udf("jaccard", arguments, DataType::Float64, |arguments| {
-            let minhash = super::minhash::default()?;
+            let minhash = super::minhash::of("jaccard", arguments.get(2))?;
             let left = minhash.shingle_sets(arguments[0].as_string_view());
             let right = minhash.shingle_sets(arguments[1].as_string_view());
             let set = |lists: &arrow::array::ListArray, row: usize| -> UInt64Array {

@@ -234,12 +234,13 @@ impl Methods {
         }
         if self.has("minhash") {
             let config = self.minhash.config();
-            text.push_str(&format!("  {} bands of {} rows find", config.bands, config.rows));
-            for similarity in [0.5, 0.6, 0.7, 0.75, 0.8, 0.9] {
-                let percent = 100.0 * config.probability(similarity);
-                text.push_str(&format!(" {similarity}: {percent:.1} %,"));
-            }
-            text.push_str(&format!(" verified at {}\n", config.verify));
+            text.push_str(&format!(
+                "  {} bands of {} rows find {}, verified at {}\n",
+                config.bands,
+                config.rows,
+                config.curve(),
+                config.verify
+            ));
         }
         text
     }
@@ -878,10 +879,10 @@ fn dataset_schema() -> SchemaRef {
 }
 
 /// The hash functions of a configuration; datatrove's are over spaCy's English words.
-fn hash_functions(config: dedup::minhash::Config) -> dedup::Result<MinHash> {
+pub(crate) fn hash_functions(config: dedup::minhash::Config) -> dedup::Result<MinHash> {
     match config.profile {
-        Profile::Gristmill => MinHash::new(config),
         Profile::Datatrove => MinHash::with_words(config, benchmark::english_words()),
+        Profile::Gristmill | Profile::Nemo | Profile::TextDedup => MinHash::new(config),
     }
 }
 
