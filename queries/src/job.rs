@@ -116,9 +116,22 @@ pub struct DedupConfig {
     /// A document of which spans leave fewer characters, white space at both ends not counted, goes as a whole.
     #[serde(default = "min_chars_left")]
     pub min_chars_left: usize,
+    /// Whether `tokens` says how many documents each one stands for, and how often it counts for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reweight: Option<Reweight>,
     /// Keys of each method, in a table of its name.
     #[serde(flatten)]
     pub config: toml::Table,
+}
+
+/// Weights by the size of a cluster of duplicates.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Reweight {
+    /// A published table: `fineweb2`.
+    Published(String),
+    /// The weight from each size on: `{ 1 = 1, 2 = 2, 5 = 4, 1000 = 1 }`.
+    Table(BTreeMap<String, u32>),
 }
 
 /// `[shard]`.

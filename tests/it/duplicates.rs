@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::mill::{Mill, texts};
 
@@ -159,4 +159,55 @@ fn a_corpus_whose_files_changed_begins_anew() {
     assert_eq!(found(&mill, "corpus"), found(&mill, "whole"));
     let n = mill.count("corpus", "select count(*) from documents");
     assert_eq!(n, rows.len() as u64 - 20);
+}
+
+#[test]
+fn kept_documents_say_how_many_they_stand_for() {
+    let mill = Mill::new();
+    let texts = [("four", 4), ("two", 2), ("one", 1)];
+    let rows = texts.map(|(name, n)| {
+        let text: String = (0..60).map(|word| format!("{name}{word} ")).collect();
+        format!("{}\n", json!({ "text": text })).repeat(n)
+    });
+    mill.write("rows.jsonl", rows.concat());
+    mill.write(
+        "job.toml",
+        "name = \"weights\"\noutput = \"corpus\"\n[[source]]\nkind = \"jsonl\"\npath = \"rows.jsonl\"\n\
+         [dedup]\nmethods = [\"exact\"]\nreweight = \"fineweb2\"\n[shard]\ntokenizer = \"train:bpe:300\"\n",
+    );
+    let summary = mill.mill(&[]);
+    let query = "select cluster_size, weight, split_part(min(d.text), '0', 1) as name, count(*) as n \
+                 from tokens t join documents d on d.id = t.document_id group by 1, 2 order by 1";
+    let row = |size: u64, weight: u64, name: &str| json!({ "cluster_size": size, "weight": weight, "name": name, "n": 1 });
+    // FineWeb-2: a cluster of 4 counts 3 times.
+    let expected = [row(1, 1, "one"), row(2, 2, "two"), row(4, 3, "four")];
+    assert_eq!(mill.sql("corpus", query), expected);
+    let all = mill.count("corpus", "select sum(cluster_size) from tokens");
+    assert_eq!(Some(all), summary["documents"].as_u64());
+    mill.ok(&["verify", "corpus"]);
+    // What trains on them reads them as ever.
+    let config = shard::reader::ReaderConfig {
+        split: "train".to_owned(),
+        seq_len: 8,
+        seed: 1,
+        verify: true,
+        packing: shard::packing::Packing::Stream,
+        mask_documents: false,
+    };
+    let tokens = mill.path("corpus/tokens");
+    let mut reader = shard::reader::SequenceReader::open(&tokens, None, config).unwrap();
+    reader.read(0, &mut [0; 9]).unwrap();
+
+    let own = ["--set", "dedup.reweight={ 1 = 2, 3 = 7 }", "--set", "output=own"];
+    mill.mill(&own);
+    let expected = [row(1, 2, "one"), row(2, 2, "two"), row(4, 7, "four")];
+    assert_eq!(mill.sql("own", query), expected);
+    for (reweight, words) in
+        [("'fineweb'", "fineweb2"), ("{ 2 = 2 }", "size 1"), ("{ some = 2 }", "`some`")]
+    {
+        let set = format!("dedup.reweight={reweight}");
+        let output = mill.run(&["run", "job.toml", "--set", &set]);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && message.contains(words), "{message}");
+    }
 }

@@ -10,6 +10,7 @@ pub mod duplicates;
 pub mod repeats;
 pub mod tokens;
 pub mod unit;
+mod weights;
 
 use std::path::PathBuf;
 use std::sync::Arc;

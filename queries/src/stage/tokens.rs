@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, ListBuilder, UInt32Array, UInt32Builder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
@@ -35,10 +35,11 @@ use super::chat::{self, Chat};
 use super::contamination::Outcome;
 use super::repeats::{self, Cuts};
 use super::unit::{Output, Staging};
+use super::weights::{Table, Weights};
 use super::{Run, commit, fingerprint, finished, parent, reasons};
 use crate::exec::run_sink::{Buckets, RunFile, RunSink, read_bucket, sort_bucket};
 use crate::exec::shard_scan::{scan, schema_of};
-use crate::job::{LoadedJob, ShardConfig};
+use crate::job::{LoadedJob, Reweight, ShardConfig};
 use crate::progress::Unit as Progress;
 use crate::{Error, Result, session};
 
@@ -62,6 +63,8 @@ pub struct Plan {
     spec: TokenizerSpec,
     splits: Arc<Splits>,
     chat: Option<chat::Plan>,
+    /// What `[dedup]` says of the weights of kept documents.
+    reweight: Option<Table>,
 }
 
 impl Plan {
@@ -83,7 +86,9 @@ impl Plan {
         let splits = Arc::new(Splits::new(config.split.clone())?);
         let chat =
             config.chat.as_ref().map(|chat| chat::Plan::resolve(job, chat, &spec)).transpose()?;
-        Ok(Self { config: config.clone(), spec, splits, chat })
+        let reweight = job.job.dedup.as_ref().and_then(|dedup| dedup.reweight.as_ref());
+        let reweight = reweight.map(|reweight| table(job, reweight)).transpose()?;
+        Ok(Self { config: config.clone(), spec, splits, chat, reweight })
     }
 
     /// The plan in words.
@@ -109,6 +114,9 @@ impl Plan {
             config["chat_template"] = chat.fingerprint()?;
         }
         config["sort_bytes"] = Value::from(sort_bytes(run));
+        if let Some(table) = &self.reweight {
+            config["reweight"] = json!(table.weights());
+        }
         let fingerprint = fingerprint("tokens", &config, &left.parents, &Value::Null);
         if let Some(newest) = finished(&dataset, &fingerprint)? {
             run.talk.say(format!("{:>12}  version {} is up to date", "tokens", newest.version));
@@ -118,7 +126,10 @@ impl Plan {
         let sort = Staging::new(&dataset, "sort", &fingerprint);
         let tokenizer = Arc::new(self.tokenizer(run, &left, encode.folder()).await?);
         let (runs, counts) = self.encode(run, &left, &tokenizer, &encode).await?;
-        let schema = schema(self.chat.is_some());
+        let weights = self.reweight.clone();
+        let weights = weights.map(|table| Weights::count(left.duplicates.as_ref(), table));
+        let weights = weights.transpose()?.map(Arc::new);
+        let schema = schema(self.chat.is_some(), weights.is_some());
         let mut manifest = Manifest::new(DatasetKind::Tokens, &schema, fingerprint, config);
         manifest.parents = left.parents.clone();
         manifest.counts = counts;
@@ -131,7 +142,7 @@ impl Plan {
                     .to_owned(),
             });
         }
-        manifest.shards = self.sort(run, &left.documents, runs, &sort).await?;
+        manifest.shards = self.sort(run, &left.documents, runs, weights, &sort).await?;
         number_tokens(&mut manifest.shards);
         assert_eq!(
             manifest.n_rows(),
@@ -253,6 +264,7 @@ impl Plan {
         run: &Run,
         documents: &Snapshot,
         runs: Vec<RunFile>,
+        weights: Option<Arc<Weights>>,
         staging: &Staging,
     ) -> Result<Vec<Shard>> {
         let buckets = self.buckets(run, documents);
@@ -264,13 +276,14 @@ impl Plan {
         let task = run.talk.task("shuffle", units.len() as u64, Progress::Count("shards"));
         let dataset = run.dataset(DatasetKind::Tokens);
         let work = |index: usize, (split, number): (String, u32)| {
-            let (runs, dataset) = (Arc::clone(&runs), dataset.clone());
+            let (runs, dataset, weights) = (Arc::clone(&runs), dataset.clone(), weights.clone());
             async move {
                 // On the worker itself: a pool of blocking threads would sort each bucket on another thread, and the
                 // allocator keeps a bucket's worth of freed memory for each of them.
                 let bucket = u32::try_from(index).expect("buckets are counted in 32 bits");
                 let name = format!("{split}-{number:05}");
-                let shard = sort_one(&runs, bucket, &dataset, &name, &split)?;
+                let weights = weights.as_deref();
+                let shard = sort_one(&runs, bucket, weights, &dataset, &name, &split)?;
                 Ok(SortOutput { dataset: dataset.path().to_owned(), shard })
             }
         };
@@ -309,6 +322,7 @@ fn sort_bytes(run: &Run) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Left {
     pub(super) documents: Snapshot,
+    duplicates: Option<Snapshot>,
     repeats: Option<Snapshot>,
     pub(super) removed: Arc<Reasons>,
     /// What documents lose to evaluation sets that are not left out for it.
@@ -336,7 +350,8 @@ impl Left {
             removed.entry(*id).or_insert_with(|| Arc::clone(reason));
         }
         let (documents, repeats) = (documents.clone(), repeats.cloned());
-        Ok(Self { documents, repeats, removed: Arc::new(removed), outcome, parents })
+        let duplicates = duplicates.cloned();
+        Ok(Self { documents, duplicates, repeats, removed: Arc::new(removed), outcome, parents })
     }
 
     /// The spans to cut from the texts of a shard of documents.
@@ -504,20 +519,36 @@ fn tokens_udf(tokenizer: Arc<Tokenizer>, cuts: Cuts, outcome: Arc<Outcome>) -> S
     create_udf("tokens", input, output, Volatility::Volatile, Arc::new(fun))
 }
 
-/// The columns of `tokens`, with the mask where not every token is a target.
-fn schema(is_masked: bool) -> SchemaRef {
+/// The columns of `tokens`, with the mask where not every token is a target, and the weights where the job wants them.
+fn schema(is_masked: bool, is_weighted: bool) -> SchemaRef {
     let schema = DatasetKind::Tokens.schema();
-    if !is_masked {
-        return schema;
+    let mut fields: Vec<FieldRef> = schema.fields().iter().cloned().collect();
+    if is_masked {
+        fields.push(Arc::new(loss_mask_field()));
     }
-    let fields = schema.fields().iter().cloned().chain([Arc::new(loss_mask_field())]);
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    if is_weighted {
+        fields.extend(Weights::fields());
+    }
+    Arc::new(Schema::new(fields))
+}
+
+fn table(job: &LoadedJob, reweight: &Reweight) -> Result<Table> {
+    let key = "dedup.reweight";
+    match reweight {
+        Reweight::Published(name) if name == "fineweb2" => Ok(Table::fineweb2()),
+        Reweight::Published(name) => Err(job.unknown(key, name, ["fineweb2"].into_iter())),
+        Reweight::Table(weights) => Table::read(weights).map_err(|message| {
+            let hint = "write the weight from each size on: `{ 1 = 1, 2 = 2, 1000 = 1 }`";
+            job.error(key, message, Some(hint.to_owned()))
+        }),
+    }
 }
 
 /// Writes one bucket of all runs as a shard; none when no document fell into it.
 fn sort_one(
     runs: &[RunFile],
     bucket: u32,
+    weights: Option<&Weights>,
     dataset: &shard::Dataset,
     name: &str,
     split: &str,
@@ -532,7 +563,7 @@ fn sort_one(
     let rows = sort_bucket(&batches)?;
     drop(batches);
     let masks = rows.columns().get(3);
-    let schema = schema(masks.is_some());
+    let schema = schema(masks.is_some(), weights.is_some());
     let tokens = rows.column(2).as_list::<i32>();
     let lengths = tokens.offsets().lengths();
     let n_tokens = UInt32Array::from_iter_values(
@@ -541,6 +572,9 @@ fn sort_one(
     let mut columns: Vec<ArrayRef> =
         vec![Arc::clone(rows.column(1)), Arc::clone(rows.column(2)), Arc::new(n_tokens)];
     columns.extend(masks.cloned());
+    if let Some(weights) = weights {
+        columns.extend(weights.columns(rows.column(1).as_fixed_size_binary()));
+    }
     let mut writer = ShardWriter::create(dataset, name, split, &schema)?;
     writer.write(&RecordBatch::try_new(schema, columns)?)?;
     Ok(Some(writer.finish()?))
