@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use super::words::{class, classes};
-use super::{Filter, FilterKind, Signal, Verdicts, config, text_column};
+use super::{FileKey, Filter, FilterKind, Signal, Verdicts, config, text_column};
 use crate::{Error, Result};
 
 pub(super) const KIND: FilterKind = FilterKind {
@@ -22,7 +22,7 @@ pub(super) const KIND: FilterKind = FilterKind {
         summary: "places where an entry of the list stands",
     }],
     reasons: &["bad_word"],
-    files: &[],
+    files: &[FileKey { key: "list", none: "" }],
     default_config: config::defaults::<Config>,
     build: |table| Ok(Box::new(BadWords::new(config::from_table("bad_words", table)?)?)),
 };

@@ -89,6 +89,7 @@ fn paths_are_resolved_and_names_of_what_is_built_in_are_not() {
     check("language", "model = 'a.ftz'", "model = 'jobs/a.ftz'", &["jobs/a.ftz"]);
     check("language", "model = 'whatlang'", "model = 'whatlang'", &[]);
     check("toxicity", "list = ''\nmodel = 'b'", "list = ''\nmodel = 'jobs/b'", &["jobs/b"]);
+    check("bad_words", "list = 'a.txt'", "list = 'jobs/a.txt'", &["jobs/a.txt"]);
     check("classifier", "label = 'hq'", "label = 'hq'", &[]);
     check("length", "model = 'a'", "model = 'a'", &[]);
     let files = KINDS.iter().flat_map(|kind| kind.files.iter().map(move |file| (kind, file)));
