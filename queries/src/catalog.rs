@@ -5,9 +5,12 @@
 //! | `documents`, `dropped`, `edits`, `signatures`, `duplicates`, `contamination`, `tokens` | the newest version; none before there is one |
 //! | `documents@3` | version 3 |
 //! | `metrics` | all training runs together |
+//! | `runs` | all training runs: what they were trained on, and how far |
 //! | `manifests` | every version of every dataset |
 //! | `warc('raw/*.warc.gz')`, … | the records of files, as `documents` with the column `reject` |
 //! | [`trained_on`](crate::lineage) | the documents behind training steps |
+
+pub(crate) mod comment;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use datafusion::catalog::{MemTable, TableFunctionArgs, TableFunctionImpl, TableProvider};
+use datafusion::catalog::{
+    MemTable, MemorySchemaProvider, TableFunctionArgs, TableFunctionImpl, TableProvider,
+};
 use datafusion::common::{Result as EngineResult, ScalarValue, TableReference, plan_err};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -34,9 +39,11 @@ use shard::schema::DatasetKind;
 
 use crate::exec::source_scan::SourceTable;
 use crate::function::parse_settings;
-use crate::session::{Limits, runtime, session};
+use crate::session::{Files, Limits, runtime, session};
 use crate::{Result, lineage};
 
+/// The catalog that sessions are made with.
+const DEFAULT_CATALOG: &str = "datafusion";
 /// The folder of a corpus, or beside it, that holds training runs.
 const RUNS: &str = "runs";
 
@@ -57,10 +64,27 @@ pub async fn open(corpus: &Path, limits: Limits) -> Result<SessionContext> {
 /// # Errors
 /// When a manifest or the first shard of a version cannot be read.
 pub async fn register(ctx: &SessionContext, corpus: &Path) -> Result<()> {
+    register_as(ctx, corpus, None).await
+}
+
+/// As [`register`]; the tables are in `schema`, which is made when it is not there, or in the default one.
+///
+/// # Errors
+/// As [`register`].
+pub async fn register_as(ctx: &SessionContext, corpus: &Path, schema: Option<&str>) -> Result<()> {
+    if let Some(schema) = schema {
+        let catalog = ctx.catalog(DEFAULT_CATALOG).expect("sessions have their default catalog");
+        if catalog.schema(schema).is_none() {
+            catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new()))?;
+        }
+    }
     let corpus = std::path::absolute(corpus).map_err(shard::Error::io("find", corpus))?;
     let mut listed = Vec::new();
     let replace = |name: String, table: Arc<dyn TableProvider>| -> Result<()> {
-        let name = TableReference::bare(name);
+        let name = match schema {
+            None => TableReference::bare(name),
+            Some(schema) => TableReference::partial(schema, name),
+        };
         ctx.deregister_table(name.clone())?;
         ctx.register_table(name, table)?;
         Ok(())
@@ -84,11 +108,38 @@ pub async fn register(ctx: &SessionContext, corpus: &Path) -> Result<()> {
     )?;
     listed.extend(metrics);
     replace("manifests".to_owned(), manifests(&listed)?)?;
-    for kind in ingest::source::KINDS {
+    let found = lineage::runs(&run_folders(&corpus)?)?;
+    let found = MemTable::try_new(found.schema(), vec![vec![found]])?;
+    replace(RUNS.to_owned(), Arc::new(found))?;
+    // Functions have no schema: their names are relative to the first corpus.
+    if schema.is_some() {
+        return Ok(());
+    }
+    let sources = match Files::of(ctx) {
+        Files::Any => ingest::source::KINDS,
+        Files::Corpus => &[],
+    };
+    for kind in sources {
         ctx.register_udtf(kind.name, Arc::new(SourceFunction { kind }));
     }
     lineage::register(ctx, &corpus);
     Ok(())
+}
+
+/// Returns the versions of every dataset of `corpus`: what a session of it was made of, and is not any more when they differ.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn versions(corpus: &Path) -> Result<Vec<(PathBuf, Vec<u64>)>> {
+    let kinds = DatasetKind::ALL.into_iter().map(|kind| corpus.join(kind.name()));
+    let mut found = Vec::new();
+    let runs = run_folders(corpus)?;
+    let metrics = runs.into_iter().map(|(_, path)| path.join(DatasetKind::Metrics.name()));
+    for path in kinds.chain(metrics.filter(|path| path.is_dir())) {
+        let versions = Dataset::at(&path).versions()?;
+        found.push((path, versions));
+    }
+    Ok(found)
 }
 
 /// Returns a table of exactly the shards that the manifests of `snapshots` name.
@@ -145,15 +196,25 @@ fn footer_schema(path: &Path) -> Result<SchemaRef> {
 /// The newest metrics of every run in or beside the corpus, by the run's name.
 fn metrics(corpus: &Path) -> Result<Vec<(String, Snapshot)>> {
     let mut found = Vec::new();
+    for (run, folder) in run_folders(corpus)? {
+        let dataset = Dataset::at(folder.join(DatasetKind::Metrics.name()));
+        // A file beside the runs has no versions either; its listing fails with another error.
+        if dataset.path().is_dir() && !dataset.versions()?.is_empty() {
+            let name = format!("{RUNS}/{run}/{}", DatasetKind::Metrics);
+            found.push((name, dataset.open(None)?));
+        }
+    }
+    Ok(found)
+}
+
+/// The name and folder of every run in or beside the corpus.
+fn run_folders(corpus: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
     for folder in [Some(corpus), corpus.parent()].into_iter().flatten() {
         let folder = folder.join(RUNS);
         for run in shard::store::list(&folder)? {
-            let dataset = Dataset::at(folder.join(&run).join(DatasetKind::Metrics.name()));
-            // A file beside the runs has no versions either; its listing fails with another error.
-            if dataset.path().is_dir() && !dataset.versions()?.is_empty() {
-                let name = format!("{RUNS}/{run}/{}", DatasetKind::Metrics);
-                found.push((name, dataset.open(None)?));
-            }
+            let path = folder.join(&run);
+            found.push((run, path));
         }
     }
     Ok(found)

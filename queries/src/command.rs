@@ -16,6 +16,7 @@ use crate::job::LoadedJob;
 use crate::output::Format;
 use crate::progress::Talk;
 use crate::run::{self, Options, Plan};
+use crate::server::{self, ServeArguments};
 use crate::session::Limits;
 use crate::{Error, Result, catalog, decontaminate, demo, function, record, report, shell};
 
@@ -68,6 +69,11 @@ enum Verb {
     ///
     /// Example: gristmill sql --corpus demo/corpus -c "select reason, count(*) from dropped group by reason"
     Sql(SqlArguments),
+    /// Answer questions of other programs.
+    Serve {
+        #[command(subcommand)]
+        what: Served,
+    },
     /// Show a dataset's manifest, or everything known of one document.
     ///
     /// Example: gristmill inspect demo/corpus/tokens; gristmill inspect --corpus demo/corpus 0f3a…
@@ -140,6 +146,14 @@ enum Verb {
     Generate(Passed),
 }
 
+#[derive(Debug, Subcommand)]
+enum Served {
+    /// SQL over HTTP and Arrow Flight SQL, read-only and bounded, with a dashboard, on one port.
+    ///
+    /// Prints its address. Example: gristmill serve sql demo/corpus; curl 127.0.0.1:7780/query -d 'select count(*) from documents'
+    Sql(ServeArguments),
+}
+
 #[derive(Debug, Args)]
 struct JobArguments {
     /// The job file.
@@ -194,6 +208,9 @@ struct SqlArguments {
     /// How results are printed.
     #[arg(long, default_value = "table")]
     format: Format,
+    /// A file that results go to instead of standard output; it is there when all of them are.
+    #[arg(long)]
+    output: Option<PathBuf>,
     /// Memory of the engine.
     #[arg(long, default_value = "2GiB")]
     memory: String,
@@ -242,6 +259,7 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One more than are ever busy, so that a signal is seen at once.
         .worker_threads(threads + 1)
+        .thread_stack_size(server::STACK_BYTES)
         .max_blocking_threads(threads + BLOCKING_THREADS)
         .enable_all()
         .build()
@@ -285,6 +303,9 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
                     true => print_json(&progress),
                     false => Ok(ExitCode::SUCCESS),
                 }
+            }
+            Verb::Serve { what: Served::Sql(arguments) } => {
+                server::serve(&arguments, threads, options.stop, talk, is_json).await
             }
             Verb::Sql(arguments) => sql(&arguments, threads, is_json).await,
             Verb::Inspect { what, corpus, raw: true, job } => {
@@ -363,8 +384,22 @@ async fn sql(arguments: &SqlArguments, threads: usize, is_json: bool) -> Result<
     };
     let format = if is_json { Format::Json } else { arguments.format };
     match statements {
-        Some(statements) => {
-            shell::execute(&ctx, &statements, format, &mut io::stdout()).await?;
+        Some(statements) => match &arguments.output {
+            None => {
+                shell::execute(&ctx, &statements, format, &mut io::stdout()).await?;
+            }
+            Some(path) => {
+                let mut rows = Vec::new();
+                shell::execute(&ctx, &statements, format, &mut rows).await?;
+                store::replace(path, &rows)?;
+            }
+        },
+        None if arguments.output.is_some() => {
+            return Err(Error::Job {
+                place: "--output".to_owned(),
+                message: "a shell has no results to keep".to_owned(),
+                hint: Some("give the statements with `-c` or `-f`".to_owned()),
+            });
         }
         None => shell::interact(&ctx, format).await?,
     }

@@ -35,6 +35,24 @@ pub enum Error {
         /// A remedy, where there is one.
         hint: Option<String>,
     },
+    /// A question that would do more than ask.
+    #[error("SQL: {message}\nhint: {hint}")]
+    Refused {
+        /// What is refused and why.
+        message: String,
+        /// What is allowed.
+        hint: String,
+    },
+    /// A question that needs more than it may have.
+    #[error("{message}\nhint: {hint}")]
+    Limit {
+        /// Which limit.
+        limit: crate::limit::Limit,
+        /// What was exceeded, and the limit's value.
+        message: String,
+        /// How to ask for less, or how to allow more.
+        hint: String,
+    },
     /// Nothing is left to go on with.
     #[error("{stage} kept none of {n_in} documents: {reasons}\nhint: {hint}")]
     Empty {

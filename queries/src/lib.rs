@@ -14,14 +14,17 @@ pub mod error;
 pub mod exec;
 pub mod function;
 pub mod job;
+pub mod limit;
 pub mod lineage;
 pub mod output;
 pub mod progress;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod server;
 pub mod session;
 pub mod shell;
 pub mod stage;
+pub mod statement;
 
 pub use error::{Error, Result};

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, UInt32Array, UInt64Array};
+use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, StringArray, UInt32Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::streaming::StreamingTable;
@@ -27,6 +27,7 @@ use shard::reader::{ReaderConfig, SequenceReader};
 use shard::schema::{DatasetKind, ID_BYTES};
 
 use crate::catalog::{number_literal, table, text_literal};
+use crate::session::{Files, no_file};
 use crate::{Error, Result};
 
 /// What the trainer writes into a run's folder for this purpose.
@@ -34,9 +35,11 @@ const RUN_FILE: &str = "run.json";
 
 /// Makes `trained_on(run, from_step, to_step)` callable in `ctx`.
 pub(crate) fn register(ctx: &SessionContext, corpus: &Path) {
-    let bases = [Some(corpus), corpus.parent(), Some(Path::new(""))];
+    let files = Files::of(ctx);
+    let here = (files == Files::Any).then_some(Path::new(""));
+    let bases = [Some(corpus), corpus.parent(), here];
     let bases = bases.into_iter().flatten().map(Path::to_owned).collect();
-    ctx.register_udtf("trained_on", Arc::new(TrainedOn { bases }));
+    ctx.register_udtf("trained_on", Arc::new(TrainedOn { bases, files }));
 }
 
 /// The part of `run.json` that decides which sequences a step saw.
@@ -83,7 +86,8 @@ pub(crate) fn steps(
     documents: &BTreeSet<[u8; ID_BYTES as usize]>,
 ) -> Result<BTreeMap<[u8; ID_BYTES as usize], Steps>> {
     let corpus = tokens.path.parent().unwrap_or(Path::new("")).to_owned();
-    let (_, run) = TrainedOn { bases: vec![PathBuf::new(), corpus] }.run(name)?;
+    let (_, run) =
+        TrainedOn { bases: vec![PathBuf::new(), corpus], files: Files::Any }.run(name)?;
     if run.tokens.manifest != tokens.manifest_hash {
         return Err(Error::Job {
             place: name.to_owned(),
@@ -115,6 +119,58 @@ pub(crate) fn steps(
     Ok(seen)
 }
 
+/// Returns a table of the runs whose folders are given with their names: what each was trained on, and how far.
+///
+/// A folder without `run.json` is no run.
+///
+/// # Errors
+/// When a `run.json` cannot be read.
+pub(crate) fn runs(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
+    let mut found = Vec::new();
+    for (name, folder) in folders {
+        if let Some(run) = read_run(folder)? {
+            found.push((name, run));
+        }
+    }
+    let text = |value: &dyn Fn(&(&String, Run)) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(found.iter().map(value)))
+    };
+    let count = |value: &dyn Fn(&Run) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(found.iter().map(|(_, run)| value(run))))
+    };
+    Ok(RecordBatch::try_from_iter([
+        ("run", text(&|(name, _)| (*name).clone())),
+        ("steps_done", count(&|run| run.steps_done)),
+        ("seq_len", count(&|run| run.seq_len as u64)),
+        ("batch_sequences", count(&|run| run.batch_sequences)),
+        ("seed", count(&|run| run.seed)),
+        ("dataset", text(&|(_, run)| run.tokens.dataset.display().to_string())),
+        ("version", count(&|run| run.tokens.version)),
+        ("split", text(&|(_, run)| run.tokens.split.clone())),
+        ("manifest_hash", text(&|(_, run)| run.tokens.manifest.clone())),
+    ])?)
+}
+
+/// What the trainer wrote into the folder of a run, nothing where it wrote nothing.
+fn read_run(folder: &Path) -> Result<Option<Run>> {
+    let path = folder.join(RUN_FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
+    };
+    let run = serde_json::from_slice(&bytes).map_err(|error| shard::Error::Corrupt {
+        what: format!("run `{}`", path.display()),
+        why: error.to_string(),
+        hint: "it is written by `gristmill train`: train again, or name another run".into(),
+    })?;
+    Ok(Some(run))
+}
+
 impl Run {
     fn reader(&self, tokens: &Path) -> Result<SequenceReader> {
         let config = ReaderConfig {
@@ -134,6 +190,7 @@ impl Run {
 struct TrainedOn {
     /// Runs are named relative to one of these: the corpus, the folder it lies in, the working directory.
     bases: Vec<PathBuf>,
+    files: Files,
 }
 
 impl TableFunctionImpl for TrainedOn {
@@ -204,20 +261,15 @@ impl TableFunctionImpl for TrainedOn {
 
 impl TrainedOn {
     fn run(&self, name: &str) -> Result<(PathBuf, Run)> {
+        let is_below = |part| matches!(part, Component::Normal(_));
+        if self.files == Files::Corpus && !Path::new(name).components().all(is_below) {
+            return Err(no_file(&format!("the run `{name}`")));
+        }
         let folders: Vec<PathBuf> = self.bases.iter().map(|base| base.join(name)).collect();
         for folder in &folders {
-            let path = folder.join(RUN_FILE);
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
-            };
-            let run = serde_json::from_slice(&bytes).map_err(|error| shard::Error::Corrupt {
-                what: format!("run `{}`", path.display()),
-                why: error.to_string(),
-                hint: "it is written by `gristmill train`: train again, or name another run".into(),
-            })?;
-            return Ok((folder.to_owned(), run));
+            if let Some(run) = read_run(folder)? {
+                return Ok((folder.to_owned(), run));
+            }
         }
         Err(shard::Error::Missing {
             what: format!("`{RUN_FILE}` of run `{name}` in any of {folders:?}"),

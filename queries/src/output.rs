@@ -187,7 +187,7 @@ fn refused(error: io::Error) -> Error {
 }
 
 /// Two columns of one name, as joins give them, get numbers: an object has each key once.
-fn distinct_names(schema: &SchemaRef) -> SchemaRef {
+pub(crate) fn distinct_names(schema: &SchemaRef) -> SchemaRef {
     let mut fields: Vec<FieldRef> = Vec::new();
     for field in schema.fields() {
         let is_taken = |name: &str| fields.iter().any(|other| other.name() == name);

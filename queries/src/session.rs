@@ -29,6 +29,32 @@ impl Limits {
     }
 }
 
+/// Which files a question may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Files {
+    /// Any: the question is the user's own.
+    Any,
+    /// None but the datasets of its corpora: the question came through a server.
+    Corpus,
+}
+
+impl Files {
+    /// What the session of `ctx` allows.
+    pub(crate) fn of(ctx: &SessionContext) -> Self {
+        ctx.state().config().get_extension::<Self>().map_or(Self::Any, |files| *files)
+    }
+}
+
+/// The error of something that reads `what` and may not.
+pub(crate) fn no_file(what: &str) -> crate::Error {
+    crate::Error::Refused {
+        message: format!(
+            "{what} would read a file, and questions to a server read the corpus alone"
+        ),
+        hint: "ask in `gristmill sql`, where the files are".to_owned(),
+    }
+}
+
 /// Returns memory and spill folders that sessions share.
 ///
 /// # Errors
@@ -44,10 +70,23 @@ pub fn runtime(limits: Limits) -> Result<Arc<RuntimeEnv>> {
 /// # Errors
 /// When a function cannot be registered.
 pub fn session(runtime: &Arc<RuntimeEnv>, partitions: usize) -> Result<SessionContext> {
+    session_with(runtime, partitions, Files::Any)
+}
+
+/// As [`session`], for questions that may name `files`.
+///
+/// # Errors
+/// As [`session`].
+pub fn session_with(
+    runtime: &Arc<RuntimeEnv>,
+    partitions: usize,
+    files: Files,
+) -> Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_batch_size(BATCH_ROWS)
         .with_target_partitions(partitions)
-        .with_information_schema(true);
+        .with_information_schema(true)
+        .with_extension(Arc::new(files));
     // Hash joins do not spill the side they build; merge joins do.
     config.options_mut().optimizer.prefer_hash_join = false;
     let ctx = SessionContext::new_with_config_rt(config, Arc::clone(runtime));

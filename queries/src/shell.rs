@@ -6,12 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use datafusion::common::Diagnostic;
-use datafusion::error::DataFusionError;
-use datafusion::execution::context::SQLOptions;
-use datafusion::prelude::{DataFrame, SessionContext};
-use datafusion::sql::parser::{DFParser, Statement};
-use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use futures::StreamExt;
@@ -25,6 +20,7 @@ use rustyline::{Context, Editor, Helper};
 use serde::de::DeserializeOwned;
 
 use crate::output::{self, Format, Rows};
+use crate::statement::{names, parse, plan};
 use crate::{Error, Result};
 
 const PROMPT: &str = "gristmill> ";
@@ -160,165 +156,6 @@ async fn describe(
         _ => return Ok(None),
     };
     execute(ctx, &sql, format, out).await.map(Some)
-}
-
-fn parse(sql: &str) -> Result<Vec<Statement>> {
-    let statements = DFParser::parse_sql(sql).map_err(|error| explain(sql, &error, &[]))?;
-    for statement in &statements {
-        if !only_reads(statement) {
-            return Err(refusal(&statement.to_string()));
-        }
-    }
-    Ok(statements.into())
-}
-
-/// Whether a statement asks, and no more.
-fn only_reads(statement: &Statement) -> bool {
-    match statement {
-        Statement::Explain(explained) => only_reads(&explained.statement),
-        Statement::Statement(statement) => matches!(
-            **statement,
-            SqlStatement::Query(_)
-                | SqlStatement::Explain { .. }
-                | SqlStatement::ExplainTable { .. }
-                | SqlStatement::ShowTables { .. }
-                | SqlStatement::ShowColumns { .. }
-                | SqlStatement::ShowFunctions { .. }
-                | SqlStatement::ShowVariable { .. }
-        ),
-        _ => false,
-    }
-}
-
-fn refusal(statement: &str) -> Error {
-    let verb = statement.split_whitespace().next().unwrap_or_default().to_uppercase();
-    Error::Job {
-        place: "SQL".to_owned(),
-        message: format!("`{verb}` is refused: questions only read the corpus"),
-        hint: Some(
-            "use SELECT, EXPLAIN, DESCRIBE or SHOW; save rows with `--format csv > file`"
-                .to_owned(),
-        ),
-    }
-}
-
-async fn plan(ctx: &SessionContext, sql: &str, statement: Statement) -> Result<DataFrame> {
-    // Without spans the engine cannot say where a name stands.
-    let mut state = ctx.state();
-    state.config_mut().options_mut().sql_parser.collect_spans = true;
-    let plan = match state.statement_to_plan(statement).await {
-        Ok(plan) => plan,
-        Err(error) => return Err(explain(sql, &error, &names(ctx).await)),
-    };
-    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
-    reads.with_allow_statements(false).verify_plan(&plan)?;
-    Ok(ctx.execute_logical_plan(plan).await?)
-}
-
-/// Says what is wrong with `sql`, where, and which of `names` may have been meant.
-fn explain(sql: &str, error: &DataFusionError, names: &[String]) -> Error {
-    if matches!(error.find_root(), DataFusionError::External(_)) {
-        return Error::Job {
-            place: "SQL".to_owned(),
-            message: error
-                .find_root()
-                .to_string()
-                .trim_start_matches("External error: ")
-                .to_owned(),
-            hint: None,
-        };
-    }
-    let root = error.find_root().strip_backtrace();
-    let message =
-        error.diagnostic().map_or_else(|| root.clone(), |found| full_message(found, &root));
-    let message = message
-        .trim_start_matches("SQL error: ")
-        .trim_start_matches("Error during planning: ")
-        .trim_start_matches("Schema error: ");
-    let message = message
-        .strip_prefix("ParserError(\"")
-        .and_then(|rest| rest.strip_suffix("\")"))
-        .unwrap_or(message);
-    let position = error
-        .diagnostic()
-        .and_then(|found| found.span)
-        .map(|span| (span.start.line, span.start.column))
-        .or_else(|| stated_position(message));
-    let (message, _) = message.split_once(" at Line: ").unwrap_or((message, ""));
-    let hint = unknown_name(message).and_then(|name| nearest(name, names));
-    let (place, excerpt) = match position {
-        Some((line, column)) => {
-            (format!("SQL, line {line}, column {column}"), excerpt(sql, line, column))
-        }
-        None => ("SQL".to_owned(), String::new()),
-    };
-    Error::Job {
-        place,
-        message: format!("{message}{excerpt}"),
-        hint: hint.map(|name| format!("did you mean `{name}`?")),
-    }
-}
-
-/// The root's message says more than the diagnostic's where it makes proposals of its own.
-fn full_message(diagnostic: &Diagnostic, root: &str) -> String {
-    let is_richer = root.contains("Did you mean");
-    if is_richer { root.to_owned() } else { diagnostic.message.clone() }
-}
-
-/// `… at Line: 1, Column: 8`, as the parser ends its messages.
-fn stated_position(message: &str) -> Option<(u64, u64)> {
-    let (_, rest) = message.rsplit_once("Line: ")?;
-    let (line, column) = rest.split_once(", Column: ")?;
-    let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
-    Some((line.parse().ok()?, column[..digits].parse().ok()?))
-}
-
-/// The line of `sql` with a mark below the column.
-fn excerpt(sql: &str, line: u64, column: u64) -> String {
-    let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
-    let column = usize::try_from(column).unwrap_or(usize::MAX);
-    match sql.lines().nth(index) {
-        Some(text) if (1..=text.chars().count() + 1).contains(&column) => {
-            format!("\n  {text}\n  {}^", " ".repeat(column - 1))
-        }
-        _ => String::new(),
-    }
-}
-
-/// The name in `table 'a.b.name' not found` and its like.
-fn unknown_name(message: &str) -> Option<&str> {
-    let (before, _) = message.split_once("' not found")?;
-    let (_, name) = before.rsplit_once('\'')?;
-    Some(name.rsplit('.').next().unwrap_or(name))
-}
-
-/// The name at least distance, when it is near enough to have been meant.
-fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
-    let distance =
-        |other: &str| datafusion::common::utils::datafusion_strsim::levenshtein(name, other);
-    let nearest = names.iter().min_by_key(|other| distance(other))?;
-    (distance(nearest) <= 1 + name.len() / 3).then_some(nearest)
-}
-
-/// Tables, their columns, and functions: what completion and proposals choose from.
-async fn names(ctx: &SessionContext) -> Vec<String> {
-    let state = ctx.state();
-    let mut names: Vec<String> = state.table_functions().keys().cloned().collect();
-    names.extend(state.scalar_functions().keys().cloned());
-    names.extend(state.aggregate_functions().keys().cloned());
-    for catalog in ctx.catalog_names().into_iter().filter_map(|name| ctx.catalog(&name)) {
-        for schema in catalog.schema_names().into_iter().filter_map(|name| catalog.schema(&name)) {
-            for table in schema.table_names() {
-                if let Ok(Some(provider)) = schema.table(&table).await {
-                    names.extend(provider.schema().fields().iter().map(|f| f.name().clone()));
-                }
-                names.push(table);
-            }
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 /// Whether Enter ends the statement: a command, nothing, or a `;` that stands outside strings and comments.

@@ -59,6 +59,11 @@ fn steps_of_a_run_lead_back_to_records_of_archives() {
     let summary = mill.mill(&[]);
     assert!(summary["run"].as_str().unwrap().ends_with("runs/tiny"), "{summary}");
 
+    let runs = mill.sql("corpus", "select run, steps_done, seq_len, split from runs");
+    assert_eq!(
+        runs,
+        [json!({"run": "tiny", "steps_done": 6, "seq_len": SEQ_LEN, "split": "train"})]
+    );
     let rows = mill.sql(
         "corpus",
         "select step, sequence, hex(document_id) as document, url, locator, first_token, n_tokens \

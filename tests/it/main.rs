@@ -29,6 +29,8 @@ mod reference;
 mod repeats;
 mod report;
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod tidy;

@@ -14,10 +14,11 @@ use ingest::filter::{Filter, FilterKind, Verdicts};
 use super::settings::{self, Built};
 use super::{engine, over_text, text_and_settings};
 use crate::Result;
+use crate::session::Files;
 
 /// Returns the functions of a filter, see [the table](super).
-pub(super) fn functions(kind: &'static FilterKind) -> Result<Vec<ScalarUDF>> {
-    let built = Arc::new(Built::new(kind.build)?);
+pub(super) fn functions(kind: &'static FilterKind, files: Files) -> Result<Vec<ScalarUDF>> {
+    let built = Arc::new(Built::new(kind.build, files)?);
     let function = |name: String, output| {
         let signature = text_and_settings();
         let built = Arc::clone(&built);
@@ -33,7 +34,7 @@ pub(super) fn functions(kind: &'static FilterKind) -> Result<Vec<ScalarUDF>> {
 }
 
 /// The name of the function that gives the struct.
-pub(super) fn verdict_name(kind: &FilterKind) -> String {
+pub(crate) fn verdict_name(kind: &FilterKind) -> String {
     match own_signal(kind) {
         Some(_) => format!("{}_verdict", kind.name),
         None => kind.name.to_owned(),

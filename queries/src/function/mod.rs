@@ -36,8 +36,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::SessionContext;
 
+use crate::session::Files;
 use crate::{Error, Result};
 
+pub(crate) use filter::verdict_name;
 pub use reference::reference;
 pub(crate) use settings::parse as parse_settings;
 
@@ -59,22 +61,32 @@ pub struct FunctionKind {
 }
 
 /// Every function of our own, sorted by name. Adding one is a file here and a line in this list.
-pub const KINDS: &[FunctionKind] =
-    &[hex::KIND, id_of::KIND, jaccard::KIND, minhash::KIND, token_count::KIND, url_host::KIND];
+pub const KINDS: &[FunctionKind] = &[
+    hex::KIND,
+    id_of::KIND,
+    jaccard::KIND,
+    minhash::KIND,
+    token_count::KIND,
+    url_host::KIND,
+];
 
 /// Makes every function of this module callable in `ctx`.
 ///
 /// # Errors
 /// When a filter or modifier cannot be built from its own defaults.
 pub fn register(ctx: &SessionContext) -> Result<()> {
+    let files = Files::of(ctx);
     for kind in KINDS {
-        ctx.register_udf((kind.build)());
+        // The only one that names a file.
+        if files == Files::Any || kind.name != token_count::KIND.name {
+            ctx.register_udf((kind.build)());
+        }
     }
     for kind in ingest::filter::KINDS {
-        filter::functions(kind)?.into_iter().for_each(|function| ctx.register_udf(function));
+        filter::functions(kind, files)?.into_iter().for_each(|function| ctx.register_udf(function));
     }
     for kind in ingest::modifier::KINDS {
-        ctx.register_udf(modifier::function(kind)?);
+        ctx.register_udf(modifier::function(kind, files)?);
     }
     Ok(())
 }
@@ -151,7 +163,8 @@ fn text_and_settings() -> Signature {
     one_of(vec![vec![DataType::Utf8View], vec![DataType::Utf8View, DataType::Utf8]])
 }
 
-fn constant_or_array(is_constant: bool, array: ArrayRef) -> EngineResult<ColumnarValue> {
+/// Returns what a call gives: one value for arguments that were all literals.
+pub(crate) fn constant_or_array(is_constant: bool, array: ArrayRef) -> EngineResult<ColumnarValue> {
     Ok(match is_constant {
         true => ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?),
         false => ColumnarValue::Array(array),

@@ -15,10 +15,11 @@ use ingest::modifier::{Modifier, ModifierKind};
 use super::settings::{self, Built};
 use super::{engine, over_text, text_and_settings};
 use crate::Result;
+use crate::session::Files;
 
 /// Returns the function of a modifier, see [the table](super).
-pub(super) fn function(kind: &'static ModifierKind) -> Result<ScalarUDF> {
-    let (signature, built) = (text_and_settings(), Built::new(kind.build)?);
+pub(super) fn function(kind: &'static ModifierKind, files: Files) -> Result<ScalarUDF> {
+    let (signature, built) = (text_and_settings(), Built::new(kind.build, files)?);
     Ok(ScalarUDF::new_from_impl(ModifierFunction { kind, signature, built }))
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::common::{Result as EngineResult, ScalarValue, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs};
 
+use crate::session::{Files, no_file};
 use crate::{Error, Result};
 
 /// Distinct settings that are kept built per function; a query rarely has more than one.
@@ -14,14 +15,18 @@ const N_BUILT_MAX: usize = 64;
 /// Steps by the settings they were built from.
 #[derive(Debug)]
 pub(super) struct Built<T: ?Sized> {
+    files: Files,
     build: fn(&toml::Table) -> ingest::Result<Box<T>>,
     steps: Mutex<BTreeMap<String, Arc<T>>>,
 }
 
 impl<T: ?Sized> Built<T> {
     /// Builds the step of the default settings at once, so that a broken default is found at start.
-    pub(super) fn new(build: fn(&toml::Table) -> ingest::Result<Box<T>>) -> Result<Self> {
-        let built = Self { build, steps: Mutex::default() };
+    pub(super) fn new(
+        build: fn(&toml::Table) -> ingest::Result<Box<T>>,
+        files: Files,
+    ) -> Result<Self> {
+        let built = Self { files, build, steps: Mutex::default() };
         built.get("step", "")?;
         Ok(built)
     }
@@ -33,7 +38,15 @@ impl<T: ?Sized> Built<T> {
         if let Some(step) = steps.get(settings) {
             return Ok(Arc::clone(step));
         }
-        let step: Arc<T> = Arc::from((self.build)(&parse(name, settings)?)?);
+        let table = parse(name, settings)?;
+        if self.files == Files::Corpus {
+            let step = name.trim_end_matches("_verdict");
+            let (_, named) = ingest::filter::resolve_files(step, &table, |path| path.into());
+            if !named.is_empty() {
+                return Err(no_file(&format!("`{name}` with these settings")));
+            }
+        }
+        let step: Arc<T> = Arc::from((self.build)(&table)?);
         if steps.len() == N_BUILT_MAX {
             steps.clear();
         }

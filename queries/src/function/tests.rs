@@ -37,7 +37,7 @@ fn kinds_are_sorted_and_no_function_has_two_meanings() {
     assert!(KINDS.is_sorted_by_key(|kind| kind.name));
     let own = KINDS.iter().map(|kind| kind.name.to_owned());
     let steps = ingest::filter::KINDS.iter().flat_map(|kind| {
-        let verdict = filter::verdict_name(kind);
+        let verdict = verdict_name(kind);
         [Some(kind.name.to_owned()), Some(verdict).filter(|name| name != kind.name)]
     });
     let modifiers = ingest::modifier::KINDS.iter().map(|kind| kind.name.to_owned());

@@ -56,6 +56,12 @@ impl Plan {
         Ok(Self { benchmarks: benchmark::load(config, job.folder(), &place)? })
     }
 
+    /// Whether documents lose spans.
+    #[must_use]
+    pub fn cuts(&self) -> bool {
+        self.index().config().action == Action::Cut
+    }
+
     fn index(&self) -> &Index {
         &self.benchmarks.index
     }
