@@ -9,13 +9,17 @@
 //! All take the keys of the job's step as a literal second argument: `gopher_quality(text, 'min_words = 20')`.
 //! A null text gives null. Every function is a pure function of its arguments.
 
+mod contains_any;
+mod diff;
 mod filter;
 mod hex;
 mod id_of;
 mod jaccard;
 mod minhash;
 mod modifier;
+mod ngrams;
 mod reference;
+mod sample_key;
 mod settings;
 mod token_count;
 mod url_host;
@@ -62,10 +66,14 @@ pub struct FunctionKind {
 
 /// Every function of our own, sorted by name. Adding one is a file here and a line in this list.
 pub const KINDS: &[FunctionKind] = &[
+    contains_any::KIND,
+    diff::KIND,
     hex::KIND,
     id_of::KIND,
     jaccard::KIND,
     minhash::KIND,
+    ngrams::KIND,
+    sample_key::KIND,
     token_count::KIND,
     url_host::KIND,
 ];
