@@ -66,6 +66,31 @@ setup: ## libtorch for the trainer, once, into .libtorch
 cuda: ## the same with CUDA's libraries
 	@scripts/setup-libtorch.sh cuda
 
+# The server's clients and its dashboard need packages of Python, and the latter Chromium: `make test` does without.
+VENV := .venv
+AXE := $(VENV)/axe-core-4.14.1/package/axe.min.js
+CHROMIUM ?= $(shell command -v chromium || command -v google-chrome || echo chromium)
+
+$(VENV)/%-installed: Makefile
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet $(PACKAGES)
+	touch $@
+
+$(VENV)/clients-installed: PACKAGES = adbc-driver-flightsql pyarrow pandas polars openapi-spec-validator
+$(VENV)/dashboard-installed: PACKAGES = playwright
+
+.PHONY: clients
+clients: build $(VENV)/clients-installed ## ask a server over the demo's corpus with ADBC, pandas and polars
+	scripts/with-server.sh demo/corpus $(VENV)/bin/python scripts/clients.py
+
+.PHONY: dashboard
+dashboard: build $(VENV)/dashboard-installed $(AXE) ## open every view in headless Chromium, check it, make the screenshots
+	scripts/with-server.sh demo/corpus $(VENV)/bin/python scripts/dashboard.py {} $(AXE) $(CHROMIUM) target/screenshots
+
+$(AXE):
+	mkdir -p $(VENV)/axe-core-4.14.1
+	cd $(VENV)/axe-core-4.14.1 && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz
+
 .PHONY: clean-demo
 clean-demo: ## remove what the demo made
 	rm -rf demo
