@@ -66,7 +66,7 @@ function bars(caption, rows, label = (row) => row.name) {
   const most = Math.max(...rows.map((row) => row.n), 1);
   return table(caption, [
     { title: "value", show: label }, { title: "rows", n: true, show: (row) => number(row.n) },
-    { title: "share", n: true, show: (row) => percent(row.n, total) }, { title: "", show: (row) => bar(row.n, most) },
+    { title: "share", n: true, show: (row) => percent(row.n, total) }, { title: "plot", show: (row) => bar(row.n, most) },
   ], rows);
 }
 
@@ -218,7 +218,7 @@ async function document_(main, id) {
   ], edits));
   if (copies.length) main.append(h("h2", {}, "Copies"), table("Duplicates of this document", [
     { title: "document", show: (c) => cell(c.id === id ? c.kept_id : c.id) }, { title: "method", show: (c) => c.method }, { title: "similarity", n: true, show: (c) => number(c.similarity) },
-    { title: "", show: (c) => h("a", { href: link("duplicates", { a: c.kept_id, b: c.id }) }, "compare") },
+    { title: "texts", show: (c) => h("a", { href: link("duplicates", { a: c.kept_id, b: c.id }) }, "compare") },
   ], copies));
   const signals = Object.entries(kept ?? {}).filter(([key, value]) => !["id", "text", "url", "locator", "source"].includes(key) && value !== null);
   if (signals.length) main.append(h("h2", {}, "Columns"), table("Everything known of the document", [{ title: "column", show: ([key]) => key }, { title: "value", class: "cell", show: ([, value]) => cell(value) }], signals));
@@ -242,7 +242,7 @@ async function filters(main, parameters) {
   const summary = order.map((step) => { const row = { step, n_in: left, n: dropped(step) }; left -= row.n; return row; });
   main.append(table("What each step removed", [
     { title: "step", show: (s) => h("a", { href: link("filters", { step: s.step }) }, s.step) }, { title: "in", n: true, show: (s) => number(s.n_in) }, { title: "removed", n: true, show: (s) => number(s.n) },
-    { title: "hit rate", n: true, show: (s) => percent(s.n, s.n_in) }, { title: "", show: (s) => bar(s.n, s.n_in) },
+    { title: "hit rate", n: true, show: (s) => percent(s.n, s.n_in) }, { title: "plot", show: (s) => bar(s.n, s.n_in) },
   ], summary));
   if (parameters.step) {
     main.append(h("h2", {}, parameters.step), bars(`Reasons of ${parameters.step}`, steps.filter((s) => s.step === parameters.step).map((s) => ({ name: s.reason, n: s.n }))));
@@ -306,7 +306,7 @@ async function duplicates(main, parameters) {
   const sql = "select method, cluster_id, hex(kept_id) as kept_id, count(*) as copies, min(similarity) as least_similar, min(hex(id)) as first_copy from duplicates group by 1, 2, 3 order by copies desc, cluster_id limit 100";
   main.append(h("h2", {}, "Clusters"), table("The largest clusters", [
     { title: "kept", show: (c) => cell(c.kept_id) }, { title: "copies", n: true, show: (c) => number(c.copies) }, { title: "method", show: (c) => c.method }, { title: "least similar", n: true, show: (c) => number(c.least_similar) },
-    { title: "", show: (c) => h("a", { href: link("duplicates", { a: c.kept_id, b: c.first_copy }) }, "compare") },
+    { title: "texts", show: (c) => h("a", { href: link("duplicates", { a: c.kept_id, b: c.first_copy }) }, "compare") },
   ], await rows(sql)), sqlNote(sql));
 }
 
@@ -314,7 +314,7 @@ async function sql(main, parameters) {
   const start = parameters.q ?? "select source, language, count(*) as n\nfrom documents\ngroup by source, language\norder by n desc";
   const editor = h("textarea", { id: "statement", spellcheck: "false", autocapitalize: "off", "aria-describedby": "keys" });
   editor.value = start;
-  const [found, result] = [h("div", { class: "names", "aria-label": "Completions" }), h("div", {})];
+  const [found, result] = [h("div", { class: "names", role: "group", "aria-label": "Completions" }), h("div", {})];
   const run = async () => {
     const text = editor.value.trim().replace(/;$/, "");
     history.replaceState(null, "", link("sql", { q: text }));
@@ -359,7 +359,7 @@ async function shards(main) {
   const most = Math.max(...found.map((m) => m.bytes), 1);
   main.append(table("Every version of every dataset", [
     { title: "dataset", show: (m) => m.dataset }, { title: "version", n: true, show: (m) => m.version }, { title: "rows", n: true, show: (m) => number(m.rows) }, { title: "shards", n: true, show: (m) => number(m.shards) },
-    { title: "size", n: true, show: (m) => megabytes(m.bytes) }, { title: "", show: (m) => bar(m.bytes, most) }, { title: "in", n: true, show: (m) => number(m.n_in) }, { title: "kept", n: true, show: (m) => number(m.n_kept) },
+    { title: "size", n: true, show: (m) => megabytes(m.bytes) }, { title: "plot", show: (m) => bar(m.bytes, most) }, { title: "in", n: true, show: (m) => number(m.n_in) }, { title: "kept", n: true, show: (m) => number(m.n_kept) },
     { title: "manifest", show: (m) => h("code", {}, m.manifest_hash.slice(0, 12)) },
   ], found), sqlNote(sql));
 }
