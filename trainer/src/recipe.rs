@@ -1,5 +1,6 @@
 //! The recipe of a run: one TOML file. Every default stands here, once.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,8 @@ use shard::config;
 use crate::adapter;
 use crate::error::{Error, Result};
 use crate::objective;
-use crate::schedule::Shape;
+use crate::optimizer;
+use crate::schedule::{Decay, Schedule, Shape};
 
 /// A run as its author wants it. Paths are relative to the recipe's folder until [`Recipe::load`] resolves them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,41 +161,176 @@ pub enum Precision {
     Bf16,
 }
 
-/// How parameters are updated: AdamW with a learning rate that follows a schedule.
+/// How parameters are updated, with a learning rate that follows a schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
+    /// `adafactor`, `adam`, `adamw`, `muon` or `sgd`.
+    pub kind: String,
     /// The highest learning rate.
     pub lr: f64,
     /// The learning rate at the end; by default a tenth of the highest.
     pub min_lr: Option<f64>,
     /// Steps in which the learning rate rises from zero.
     pub warmup_steps: u64,
-    /// `cosine`, `linear` or `constant`.
+    /// `constant`, `cosine`, `inverse_sqrt`, `linear`, `polynomial` or `wsd`.
     pub schedule: Shape,
-    /// Decoupled weight decay of matrices and embeddings; vectors have none.
+    /// Steps of the fall at the end of `wsd`; by default a fifth of all.
+    pub decay_steps: Option<u64>,
+    /// Form of the fall at the end of `wsd`: `cosine`, `linear` or `one_minus_sqrt`.
+    pub decay: Option<Decay>,
+    /// Exponent of `polynomial`; by default 1.
+    pub power: Option<f64>,
+    /// Weight decay of matrices and embeddings; vectors have none.
     pub weight_decay: f64,
-    /// Decay rates of both moments.
+    /// Decay rates of both moments (`adam`, `adamw`, and `muon` beside its matrices).
     pub betas: [f64; 2],
-    /// Keeps the denominator from zero.
+    /// Keeps the denominator of `adam` and `adamw` from zero.
     pub eps: f64,
+    /// Share of the last direction that is kept: by default 0.95 (`muon`), 0.9 (`sgd`).
+    pub momentum: Option<f64>,
+    /// Whether the gradient is taken where momentum leads (`muon`, `sgd`); by default it is.
+    pub nesterov: Option<bool>,
+    /// How steps of `muon` depend on the shape: `match_rms_adamw` (the default, so that one learning rate serves all
+    /// parameters) or `original`.
+    pub muon_scale: Option<MuonScale>,
     /// The highest gradient norm; 0 never clips.
     pub clip: f64,
+    /// Keeps a running average of the weights that fades by this factor each step, such as 0.999.
+    pub average: Option<f64>,
+    /// Parameters with a decay or learning rate of their own; of several that name one, the first decides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<ParameterGroup>,
+}
+
+/// Parameters that differ from the rest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterGroup {
+    /// Their names, in which `*` stands for any text: `*.ln_*`.
+    pub parameters: String,
+    /// Their weight decay.
+    pub weight_decay: Option<f64>,
+    /// What the learning rate is multiplied with for them.
+    pub lr_scale: Option<f64>,
+}
+
+/// How the steps of `muon` depend on a matrix's shape `[a, b]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MuonScale {
+    /// `sqrt(max(1, a / b))` (Jordan et al. 2024).
+    Original,
+    /// `0.2 · sqrt(max(a, b))`: as long as AdamW's (Liu et al. 2025).
+    MatchRmsAdamw,
 }
 
 impl Default for Optimizer {
     // As the GPT-3 paper (Brown et al. 2020, appendix B), but for the learning rate of a small model.
     fn default() -> Self {
         Self {
+            kind: "adamw".to_owned(),
             lr: 1e-3,
             min_lr: None,
             warmup_steps: 20,
             schedule: Shape::Cosine,
+            decay_steps: None,
+            decay: None,
+            power: None,
             weight_decay: 0.1,
             betas: [0.9, 0.95],
             eps: 1e-8,
+            momentum: None,
+            nesterov: None,
+            muon_scale: None,
             clip: 1.0,
+            average: None,
+            groups: Vec::new(),
         }
+    }
+}
+
+impl Optimizer {
+    /// The learning rates of a run of `steps`.
+    #[must_use]
+    pub fn schedule(&self, steps: u64) -> Schedule {
+        Schedule {
+            shape: self.schedule,
+            lr: self.lr,
+            min_lr: self.min_lr.unwrap_or(self.lr / 10.0),
+            warmup_steps: self.warmup_steps,
+            steps,
+            decay_steps: self.decay_steps.unwrap_or(steps / 5),
+            decay: self.decay.unwrap_or_default(),
+            power: self.power.unwrap_or(1.0),
+        }
+    }
+
+    /// Refuses keys that belong to another kind or schedule, and values out of range.
+    fn check(&self, place: &str) -> Result<()> {
+        let kind = optimizer::find(&self.kind).ok_or_else(|| {
+            let known: Vec<_> = optimizer::KINDS.iter().map(|kind| kind.name).collect();
+            let nearest = config::nearest(&self.kind, &known);
+            let meant = nearest.map(|nearest| format!("did you mean `{nearest}`? "));
+            Error::Recipe {
+                place: place.to_owned(),
+                message: format!("no optimizer is called `{}`", self.kind),
+                hint: Some(format!(
+                    "{}there are `{}`",
+                    meant.unwrap_or_default(),
+                    known.join("`, `")
+                )),
+            }
+        })?;
+        let defaults = Self::default();
+        for (key, is_given) in [
+            ("betas", self.betas != defaults.betas),
+            ("momentum", self.momentum.is_some()),
+            ("muon_scale", self.muon_scale.is_some()),
+            ("nesterov", self.nesterov.is_some()),
+        ] {
+            if is_given && !kind.keys.contains(&key) {
+                let kinds = optimizer::KINDS.iter().filter(|kind| kind.keys.contains(&key));
+                let kinds: Vec<_> = kinds.map(|kind| kind.name).collect();
+                let message = format!(
+                    "`optimizer.{key}` is of `{}`, `optimizer.kind` is `{}`",
+                    kinds.join("`, `"),
+                    self.kind
+                );
+                return Err(mistake(place, &message));
+            }
+        }
+        for (key, is_given, shape, name) in [
+            ("decay_steps", self.decay_steps.is_some(), Shape::Wsd, "wsd"),
+            ("decay", self.decay.is_some(), Shape::Wsd, "wsd"),
+            ("power", self.power.is_some(), Shape::Polynomial, "polynomial"),
+        ] {
+            if is_given && self.schedule != shape {
+                let found = serde_json::to_value(self.schedule).expect("a name");
+                let message = format!(
+                    "`optimizer.{key}` is of the schedule `{name}`, `optimizer.schedule` is {found}"
+                );
+                return Err(mistake(place, &message));
+            }
+        }
+        let rate = |name: &str, value: f64, range: RangeInclusive<f64>| {
+            in_range(place, name, value, range)
+        };
+        rate("optimizer.lr", self.lr, 0.0..=1e3)?;
+        rate("optimizer.min_lr", self.min_lr.unwrap_or(0.0), 0.0..=self.lr)?;
+        rate("optimizer.betas", self.betas[0], 0.0..=0.999_999_9)?;
+        rate("optimizer.betas", self.betas[1], 0.0..=0.999_999_9)?;
+        rate("optimizer.eps", self.eps, 0.0..=1.0)?;
+        rate("optimizer.momentum", self.momentum.unwrap_or(0.0), 0.0..=0.999_999_9)?;
+        rate("optimizer.weight_decay", self.weight_decay, 0.0..=1e3)?;
+        rate("optimizer.power", self.power.unwrap_or(1.0), 0.0..=100.0)?;
+        rate("optimizer.clip", self.clip, 0.0..=1e9)?;
+        rate("optimizer.average", self.average.unwrap_or(0.0), 0.0..=0.999_999_9)?;
+        for group in &self.groups {
+            rate("optimizer.groups.weight_decay", group.weight_decay.unwrap_or(0.0), 0.0..=1e3)?;
+            rate("optimizer.groups.lr_scale", group.lr_scale.unwrap_or(1.0), 0.0..=1e3)?;
+        }
+        Ok(())
     }
 }
 
@@ -264,20 +401,17 @@ impl Recipe {
             );
             return Err(mistake(place, &message));
         }
-        let rate = |name: &str, value: f64, range: std::ops::RangeInclusive<f64>| {
-            let message = || {
-                format!("`{name}` is {value}, it must be in {}..={}", range.start(), range.end())
-            };
-            if range.contains(&value) { Ok(()) } else { Err(mistake(place, &message())) }
-        };
-        rate("optimizer.lr", self.optimizer.lr, 0.0..=1e3)?;
-        rate("optimizer.min_lr", self.optimizer.min_lr.unwrap_or(0.0), 0.0..=self.optimizer.lr)?;
-        rate("optimizer.betas", self.optimizer.betas[0], 0.0..=0.999_999_9)?;
-        rate("optimizer.betas", self.optimizer.betas[1], 0.0..=0.999_999_9)?;
-        rate("optimizer.weight_decay", self.optimizer.weight_decay, 0.0..=1e3)?;
-        rate("optimizer.clip", self.optimizer.clip, 0.0..=1e9)?;
-        rate("model.dropout", model.dropout, 0.0..=0.99)
+        in_range(place, "model.dropout", model.dropout, 0.0..=0.99)?;
+        self.optimizer.check(place)
     }
+}
+
+fn in_range(place: &str, name: &str, value: f64, range: RangeInclusive<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let message = format!("`{name}` is {value}, it must be in {}..={}", range.start(), range.end());
+    Err(mistake(place, &message))
 }
 
 fn mistake(place: &str, message: &str) -> Error {

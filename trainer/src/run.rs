@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{self, Loaded, Pass};
 use crate::objective::{self, MicroBatch, Objective, Vocabulary};
-use crate::optimizer::{self, Optimizer};
+use crate::optimizer::Optimizer;
 use crate::recipe::{Precision, Recipe};
 use crate::schedule::Schedule;
 use crate::source::{self, Batches, Plan};
@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
             Some((path, _)) => model::load(path, device)?,
             None => first_model(recipe, data.n_vocabulary, device)?,
         };
-        let mut optimizer = Optimizer::new(loaded.model.parameters(), optimizer_config(recipe));
+        let mut optimizer = Optimizer::new(loaded.model.parameters(), &recipe.optimizer)?;
         let (mut step, mut skipped) = (0, [0; 2]);
         if let Some((path, state)) = &found {
             refuse_other(recipe, &data, state)?;
@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
             recipe,
             device,
             optimizer,
-            schedule: schedule(recipe),
+            schedule: recipe.optimizer.schedule(recipe.train.steps),
             metrics: Metrics::open(&recipe.run, step)?,
             batches: Batches::start(
                 data.train,
@@ -551,27 +551,6 @@ impl<'a> Run<'a> {
 pub const TRAIN_SPLIT: &str = "train";
 /// The split that is held out.
 pub const VALIDATION_SPLIT: &str = "validation";
-
-fn schedule(recipe: &Recipe) -> Schedule {
-    let optimizer = &recipe.optimizer;
-    Schedule {
-        shape: optimizer.schedule,
-        lr: optimizer.lr,
-        min_lr: optimizer.min_lr.unwrap_or(optimizer.lr / 10.0),
-        warmup_steps: optimizer.warmup_steps,
-        steps: recipe.train.steps,
-    }
-}
-
-fn optimizer_config(recipe: &Recipe) -> optimizer::Config {
-    let optimizer = &recipe.optimizer;
-    optimizer::Config {
-        weight_decay: optimizer.weight_decay,
-        betas: optimizer.betas,
-        eps: optimizer.eps,
-        clip: (optimizer.clip > 0.0).then_some(optimizer.clip),
-    }
-}
 
 /// Reads the sequences that every evaluation measures: the first of the split, once.
 fn held_out(

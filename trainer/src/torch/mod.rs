@@ -1,6 +1,6 @@
 //! What `tch` lacks, over a thin C++ shim: the only unsafe code of the workspace.
 //!
-//! [`start`] comes first in a process. [`fused_adamw`] and [`clip_gradients`] work on lists of tensors without
+//! [`start`] comes first in a process. [`fused_adam`] and [`clip_gradients`] work on lists of tensors without
 //! waiting for the device; [`random_state`] and [`set_random_state`] make a stopped run go on with the same
 //! dropout; [`autocast_bf16`] is `tch::autocast` that also works on a CPU.
 #![expect(unsafe_code, reason = "the boundary to libtorch's C++ interface")]
@@ -17,7 +17,7 @@ pub use self::recompute::recompute;
 use crate::error::{Error, Result};
 
 unsafe extern "C" {
-    fn gm_fused_adamw(
+    fn gm_fused_adam(
         parameters: *const *mut C_tensor,
         gradients: *const *mut C_tensor,
         first: *const *mut C_tensor,
@@ -29,8 +29,21 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        is_decoupled: bool,
         found_inf: *mut C_tensor,
     ) -> *mut c_char;
+    fn gm_fused_sgd(
+        parameters: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        buffers: *const *mut C_tensor,
+        n: usize,
+        lr: f64,
+        momentum: f64,
+        is_nesterov: bool,
+        weight_decay: f64,
+        found_inf: *mut C_tensor,
+    ) -> *mut c_char;
+    fn gm_orthogonal(matrix: *mut C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn gm_clip_gradients(
         gradients: *const *mut C_tensor,
         n: usize,
@@ -76,22 +89,24 @@ pub fn device() -> Device {
     Device::cuda_if_available()
 }
 
-/// Hyper-parameters of one AdamW update.
+/// Hyper-parameters of one Adam update.
 #[derive(Clone, Copy, Debug)]
-pub struct AdamW {
+pub struct Adam {
     /// Learning rate of this update.
     pub lr: f64,
     /// Decay rates of both moments.
     pub betas: [f64; 2],
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
     /// Keeps the denominator from zero.
     pub eps: f64,
+    /// How much weights decay.
+    pub weight_decay: f64,
+    /// Whether they decay apart from the gradient (AdamW) or as a part of it.
+    pub is_decoupled: bool,
 }
 
-/// Tensors of one AdamW update, in the same order in each list.
+/// Tensors of one Adam update, in the same order in each list.
 #[derive(Debug)]
-pub struct AdamWTensors<'a> {
+pub struct AdamTensors<'a> {
     /// Updated in place.
     pub parameters: &'a [Tensor],
     /// Their gradients.
@@ -103,19 +118,19 @@ pub struct AdamWTensors<'a> {
     /// The number of this update, counted from 1: a float scalar.
     pub step: &'a Tensor,
     /// A float scalar; 1 leaves everything as it is.
-    pub found_inf: &'a Tensor,
+    pub skip: &'a Tensor,
 }
 
-/// Updates all parameters by one AdamW step in one kernel call.
+/// Updates all parameters by one Adam step in one kernel call.
 ///
-/// Source: Loshchilov and Hutter 2019, as in `torch.optim.AdamW(fused=True)`.
+/// Source: Kingma and Ba 2015, Loshchilov and Hutter 2019, as in `torch.optim.AdamW(fused=True)`.
 ///
 /// # Errors
 /// [`Error::Torch`] when libtorch refuses shapes, kinds or devices.
 ///
 /// # Panics
 /// When the lists differ in length.
-pub fn fused_adamw(tensors: &AdamWTensors<'_>, with: AdamW) -> Result<()> {
+pub fn fused_adam(tensors: &AdamTensors<'_>, with: Adam) -> Result<()> {
     let n = tensors.parameters.len();
     let lists = [tensors.parameters, tensors.gradients, tensors.first, tensors.second];
     assert!(lists.iter().all(|list| list.len() == n), "lists of {:?}", lists.map(<[_]>::len));
@@ -123,7 +138,7 @@ pub fn fused_adamw(tensors: &AdamWTensors<'_>, with: AdamW) -> Result<()> {
     // SAFETY: all handles are of live tensors borrowed for the call, each list has `n` of them, and the shim
     // copies the references it keeps during the call.
     check("update parameters", unsafe {
-        gm_fused_adamw(
+        gm_fused_adam(
             parameters.as_ptr(),
             gradients.as_ptr(),
             first.as_ptr(),
@@ -135,9 +150,77 @@ pub fn fused_adamw(tensors: &AdamWTensors<'_>, with: AdamW) -> Result<()> {
             with.betas[1],
             with.weight_decay,
             with.eps,
-            handle(tensors.found_inf),
+            with.is_decoupled,
+            handle(tensors.skip),
         )
     })
+}
+
+/// Hyper-parameters of one step of stochastic gradient descent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sgd {
+    /// Learning rate of this update.
+    pub lr: f64,
+    /// Share of the last direction that is kept.
+    pub momentum: f64,
+    /// Whether the gradient is taken where momentum leads.
+    pub is_nesterov: bool,
+    /// Added to the gradient, times the parameter.
+    pub weight_decay: f64,
+}
+
+/// Updates all parameters by one step of gradient descent in one kernel call; `buffers` hold the directions.
+///
+/// Where `skip`, a float scalar, is 1 nothing changes.
+///
+/// Source: Sutskever et al. 2013, as in `torch.optim.SGD(fused=True)`.
+///
+/// # Errors
+/// [`Error::Torch`] when libtorch refuses shapes, kinds or devices.
+///
+/// # Panics
+/// When the lists differ in length.
+pub fn fused_sgd(
+    [parameters, gradients, buffers]: [&[Tensor]; 3],
+    with: Sgd,
+    skip: &Tensor,
+) -> Result<()> {
+    let n = parameters.len();
+    assert!(
+        gradients.len() == n && buffers.len() == n,
+        "{n}, {}, {}",
+        gradients.len(),
+        buffers.len()
+    );
+    let lists = [parameters, gradients, buffers].map(handles);
+    // SAFETY: as for [`fused_adam`].
+    check("update parameters", unsafe {
+        gm_fused_sgd(
+            lists[0].as_ptr(),
+            lists[1].as_ptr(),
+            lists[2].as_ptr(),
+            n,
+            with.lr,
+            with.momentum,
+            with.is_nesterov,
+            with.weight_decay,
+            handle(skip),
+        )
+    })
+}
+
+/// Returns a matrix near the orthogonal one that is closest to `matrix`, `[A, B]`, in bfloat16.
+///
+/// Source: Jordan et al. 2024, five Newton-Schulz steps as in `torch.optim.Muon`.
+///
+/// # Errors
+/// [`Error::Torch`] when it is no matrix.
+pub fn orthogonal(matrix: &Tensor) -> Result<Tensor> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: a live handle; `out` is written with a new handle exactly when the call succeeds.
+    check("make a matrix orthogonal", unsafe { gm_orthogonal(handle(matrix), &mut out) })?;
+    // SAFETY: a handle that the shim made for us, used nowhere else.
+    Ok(unsafe { Tensor::from_ptr(out) })
 }
 
 /// Returns the L2 norm over all gradients, and scales them in place to at most `max_norm`.

@@ -7,6 +7,8 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/_fused_adam_ops.h>
+#include <ATen/ops/_fused_adamw_ops.h>
 
 #include <cstdint>
 #include <cstring>
@@ -42,17 +44,51 @@ std::vector<Tensor> list(Tensor *const *handles, size_t n) {
 
 extern "C" {
 
-// One AdamW update of `n` parameters in place. `step` is the number of this update, counted from 1, shared
-// by all of them. Where `found_inf` holds 1 the kernel leaves everything as it is.
-char *gm_fused_adamw(Tensor *const *parameters, Tensor *const *gradients, Tensor *const *first,
-                     Tensor *const *second, size_t n, Tensor *step, double lr, double beta1, double beta2,
-                     double weight_decay, double eps, Tensor *found_inf) {
+// One Adam update of `n` parameters in place, with decoupled weight decay (AdamW) or with the decay as part of
+// the gradient. `step` is the number of this update, counted from 1, shared by all of them. Where `found_inf`
+// holds 1 the kernel leaves everything as it is.
+char *gm_fused_adam(Tensor *const *parameters, Tensor *const *gradients, Tensor *const *first,
+                    Tensor *const *second, size_t n, Tensor *step, double lr, double beta1, double beta2,
+                    double weight_decay, double eps, bool is_decoupled, Tensor *found_inf) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     auto p = list(parameters, n), g = list(gradients, n), m = list(first, n), v = list(second, n);
     std::vector<Tensor> steps(n, *step);
-    at::_fused_adamw_(p, g, m, v, /*max_exp_avg_sqs=*/{}, steps, lr, beta1, beta2, weight_decay, eps,
-                      /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, *found_inf);
+    auto kernel = is_decoupled ? static_cast<decltype(&at::_ops::_fused_adamw_::call)>(at::_ops::_fused_adamw_::call)
+                               : static_cast<decltype(&at::_ops::_fused_adam_::call)>(at::_ops::_fused_adam_::call);
+    kernel(p, g, m, v, /*max_exp_avg_sqs=*/{}, steps, lr, beta1, beta2, weight_decay, eps,
+           /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, *found_inf);
+  });
+}
+
+// One step of stochastic gradient descent in place, with the decay as part of the gradient. Buffers of zero
+// are those before the first step, as the dampening is zero.
+char *gm_fused_sgd(Tensor *const *parameters, Tensor *const *gradients, Tensor *const *buffers, size_t n,
+                   double lr, double momentum, bool is_nesterov, double weight_decay, Tensor *found_inf) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    auto p = list(parameters, n), g = list(gradients, n);
+    auto b = list(buffers, momentum == 0 ? 0 : n);
+    at::_fused_sgd_(p, g, b, weight_decay, momentum, lr, /*dampening=*/0, is_nesterov, /*maximize=*/false,
+                    /*is_first_step=*/false, /*grad_scale=*/{}, *found_inf);
+  });
+}
+
+// Writes to `out` a matrix near the orthogonal one closest to `matrix`, in bfloat16: five steps of a quintic
+// Newton-Schulz iteration, as `torch.optim.Muon` does them.
+char *gm_orthogonal(Tensor *matrix, Tensor **out) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    bool is_tall = matrix->size(0) > matrix->size(1);
+    auto x = matrix->to(at::kBFloat16);
+    if (is_tall) x = x.t();
+    x = x / x.norm().clamp_min(1e-7);
+    for (int step = 0; step < 5; ++step) {
+      auto gram = at::mm(x, x.t());
+      auto update = at::addmm(gram, gram, gram, /*beta=*/-4.7750, /*alpha=*/2.0315);
+      x = at::addmm(x, update, x, /*beta=*/3.4445);
+    }
+    *out = new Tensor(is_tall ? x.t() : x);
   });
 }
 

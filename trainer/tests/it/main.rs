@@ -12,6 +12,7 @@ mod generation;
 mod gguf;
 mod memory;
 mod objective;
+mod optimizer;
 mod parity;
 mod process;
 mod resume;
