@@ -19,7 +19,7 @@ use crate::recipe::Recipe;
 use crate::weights;
 
 /// The format that this build writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 /// Unfinished folders begin so, and are removed at the next save.
@@ -37,6 +37,10 @@ pub struct State {
     pub step: u64,
     /// Steps whose update was skipped, in all and in a row at the end.
     pub skipped: [u64; 2],
+    /// Loss and gradient norm of the last steps, bit for bit: what is a spike depends on them.
+    pub recent: Vec<[u64; 2]>,
+    /// Times that the run went back to a checkpoint.
+    pub rollbacks: Vec<Rollback>,
     /// Where the reader stopped.
     pub reader: ReaderState,
     /// Version of the manifest.
@@ -47,6 +51,18 @@ pub struct State {
     pub recipe: Recipe,
     /// BLAKE3 of the other files.
     pub files: BTreeMap<String, String>,
+}
+
+/// A run that went back to a checkpoint, and on with the data that came next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The step that was skipped last.
+    pub from_step: u64,
+    /// The step of the checkpoint.
+    pub to_step: u64,
+    /// The first sample that was read after it.
+    pub next_sample: u64,
 }
 
 /// `state.json`: the state with a hash of itself.
@@ -112,12 +128,25 @@ pub fn save(
 /// # Errors
 /// [`Error::Unusable`] when there are checkpoints and none is whole.
 pub fn newest(run: &Path, note: &mut dyn FnMut(&str)) -> Result<Option<(PathBuf, State)>> {
+    newest_where(run, note, |_| true)
+}
+
+/// As [`newest`], of those for whose state `is_good` says so.
+///
+/// # Errors
+/// As [`newest`].
+pub fn newest_where(
+    run: &Path,
+    note: &mut dyn FnMut(&str),
+    is_good: impl Fn(&State) -> bool,
+) -> Result<Option<(PathBuf, State)>> {
     let parent = folder(run);
     let found = steps(&parent)?;
     let mut last_reason = None;
     for (_, path) in found.into_iter().rev() {
         match verify(&path) {
-            Ok(state) => return Ok(Some((path, state))),
+            Ok(state) if is_good(&state) => return Ok(Some((path, state))),
+            Ok(_) => {}
             Err(why) => {
                 note(&format!(
                     "checkpoint `{}` is damaged: {why}; trying the one before",
@@ -134,6 +163,18 @@ pub fn newest(run: &Path, note: &mut dyn FnMut(&str)) -> Result<Option<(PathBuf,
         why: format!("no checkpoint is whole; of the oldest, {why}"),
         hint: "restore one from a copy, or give the run another folder".to_owned(),
     })
+}
+
+/// Removes the checkpoints of later steps than `step`.
+///
+/// # Errors
+/// [`Error::Io`] when one cannot be removed.
+pub fn remove_after(run: &Path, step: u64) -> Result<()> {
+    let parent = folder(run);
+    for (_, path) in steps(&parent)?.range(step + 1..) {
+        fs::remove_dir_all(path).map_err(Error::io("remove", path))?;
+    }
+    sync_folder(&parent)
 }
 
 /// Reads `state.json` and compares the hash of every file; `Err` is the reason for which it cannot be used.

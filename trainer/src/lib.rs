@@ -21,6 +21,7 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod source;
+pub mod spike;
 pub mod tensorboard;
 pub mod torch;
 pub mod weights;

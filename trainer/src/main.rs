@@ -281,7 +281,7 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, report: &Report) -> bool {
-        let Report { step, steps, loss, lr, grad_norm, tokens_per_s, is_skipped } = report;
+        let Report { step, steps, loss, lr, grad_norm, tokens_per_s, is_skipped, .. } = report;
         let line =
             format!("loss {loss:.4}  lr {lr:.2e}  norm {grad_norm:.2}  {tokens_per_s:.0} tokens/s");
         if *is_skipped {

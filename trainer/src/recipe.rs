@@ -113,8 +113,13 @@ pub struct Train {
     pub evaluate_every: u64,
     /// Held-out sequences per evaluation; 0 makes none.
     pub evaluate_sequences: u64,
-    /// Steps in a row that may be skipped because loss or gradient is no finite number.
+    /// Standard deviations above the last steps' mean beyond which a loss or gradient norm is a spike, and its step is
+    /// skipped; 0 skips only what is no finite number.
+    pub spike_sigmas: f64,
+    /// Steps in a row that may be skipped; one more rolls the run back to its last good checkpoint.
     pub skips_max: u64,
+    /// Times that a run may roll back; the data goes on behind the steps that were skipped.
+    pub rollbacks_max: u64,
     /// Refuse operators whose result depends on the order of threads.
     pub deterministic: bool,
     /// Verify the shards' hashes before they are read.
@@ -136,7 +141,10 @@ impl Default for Train {
             checkpoints_kept: 2,
             evaluate_every: 100,
             evaluate_sequences: 64,
+            // As OLMo-core.
+            spike_sigmas: 6.0,
             skips_max: 10,
+            rollbacks_max: 2,
             deterministic: true,
             verify: true,
         }
@@ -401,6 +409,7 @@ impl Recipe {
             );
             return Err(mistake(place, &message));
         }
+        in_range(place, "train.spike_sigmas", train.spike_sigmas, 0.0..=1e6)?;
         in_range(place, "model.dropout", model.dropout, 0.0..=0.99)?;
         self.optimizer.check(place)
     }

@@ -14,7 +14,7 @@ use shard::reader::ReaderState;
 use shard::tokenizer::Tokenizer;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::checkpoint::{self, State};
+use crate::checkpoint::{self, Rollback, State};
 use crate::data::Data;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -24,7 +24,9 @@ use crate::optimizer::Optimizer;
 use crate::recipe::{Precision, Recipe};
 use crate::schedule::Schedule;
 use crate::source::{self, Batches, Plan};
+use crate::spike::Spikes;
 use crate::torch;
+use crate::weights::WeightFiles;
 
 /// Watches a run, and may ask it to stop.
 pub trait Observer {
@@ -50,6 +52,8 @@ pub struct Report {
     pub lr: f64,
     /// Tokens per second of this step.
     pub tokens_per_s: f64,
+    /// Share of the step's time that it waited for data.
+    pub data_stall_share: f64,
     /// Whether the update was skipped.
     pub is_skipped: bool,
 }
@@ -67,8 +71,10 @@ pub struct Summary {
     pub is_done: bool,
     /// The checkpoint's step that this call began with.
     pub resumed_from: Option<u64>,
-    /// Updates skipped because loss or gradient was no finite number.
+    /// Updates skipped because loss or gradient was a spike or no finite number.
     pub skipped: u64,
+    /// Times that the run went back to a checkpoint.
+    pub rollbacks: Vec<Rollback>,
     /// Loss of the last step.
     pub loss: Option<f64>,
     /// Held-out measurements at the end.
@@ -194,7 +200,11 @@ struct Run<'a> {
     identity: Identity,
     resumed_from: Option<u64>,
     step: u64,
+    /// Batches read beyond the steps made: those behind which rollbacks went on.
+    batches_left_out: u64,
     skipped: [u64; 2],
+    spikes: Spikes,
+    rollbacks: Vec<Rollback>,
     last_loss: Option<f64>,
     seconds: f64,
     tokens: u64,
@@ -217,13 +227,18 @@ impl<'a> Run<'a> {
             None => first_model(recipe, data.n_vocabulary, device)?,
         };
         let mut optimizer = Optimizer::new(loaded.model.parameters(), &recipe.optimizer)?;
-        let (mut step, mut skipped) = (0, [0; 2]);
+        let train = &recipe.train;
+        let (mut step, mut batches_left_out, mut skipped) = (0, 0, [0; 2]);
+        let (mut spikes, mut rollbacks) = (Spikes::new(train.spike_sigmas, &[]), Vec::new());
         if let Some((path, state)) = &found {
             refuse_other(recipe, &data, state)?;
             let file = path.join("optimizer.safetensors");
-            optimizer.restore(&crate::weights::WeightFiles::open(&file)?)?;
+            optimizer.restore(&WeightFiles::open(&file)?)?;
             torch::set_random_state(&from_hex(&state.random)?)?;
             (step, skipped) = (state.step, state.skipped);
+            batches_left_out = state.reader.next_sample / train.batch_sequences - step;
+            spikes = Spikes::new(train.spike_sigmas, &state.recent);
+            rollbacks.clone_from(&state.rollbacks);
             observer.note(&format!("resumes at step {step} from `{}`", path.display()));
             if recipe.data_version.is_none() && data.newest_version > data.version {
                 observer.note(&format!(
@@ -263,8 +278,7 @@ impl<'a> Run<'a> {
                 data.train,
                 Arc::clone(&objective),
                 plan,
-                step,
-                recipe.train.steps,
+                step + batches_left_out,
             ),
             objective,
             held_out,
@@ -278,7 +292,10 @@ impl<'a> Run<'a> {
             resumed_from: found.map(|(_, state)| state.step),
             loaded,
             step,
+            batches_left_out,
             skipped,
+            spikes,
+            rollbacks,
             last_loss: None,
             seconds: 0.0,
             tokens: 0,
@@ -296,6 +313,10 @@ impl<'a> Run<'a> {
         while self.step < train.steps && goes_on {
             let report = self.train_step()?;
             goes_on = observer.step(&report);
+            if self.skipped[1] > train.skips_max {
+                self.roll_back(&report, observer)?;
+                continue;
+            }
             let is_last = self.step == train.steps;
             if is_last || self.step.is_multiple_of(train.evaluate_every) {
                 evaluation = self.measure(observer)?;
@@ -318,6 +339,7 @@ impl<'a> Run<'a> {
             is_done,
             resumed_from: self.resumed_from,
             skipped: self.skipped[0],
+            rollbacks: self.rollbacks.clone(),
             loss: self.last_loss,
             validation: evaluation,
             tokens: self.tokens,
@@ -328,15 +350,23 @@ impl<'a> Run<'a> {
     }
 
     fn train_step(&mut self) -> Result<Report> {
+        let asked = Instant::now();
         let batch = self.batches.next_batch()?;
         let start = Instant::now();
+        let waited = start - asked;
         let lr = self.schedule.rate(self.step);
         let n_targets = batch.iter().map(|micro| micro.n_targets).sum::<u64>();
         refuse_no_targets(n_targets, &format!("the batch of step {}", self.step + 1))?;
         let loss = self.backward(&batch, n_targets)?;
-        let norm = self.optimizer.update(lr)?;
-        // The only wait for the device in a step.
+        let norm = self.optimizer.clip()?;
+        let limits = self.spikes.limits();
         let read = Tensor::stack(&[loss.to_kind(Kind::Double), norm.to_kind(Kind::Double)], 0);
+        let is_allowed = read.le_tensor(&Tensor::from_slice(&limits).to_device(self.device));
+        let skip =
+            read.isfinite().logical_and(&is_allowed).all().logical_not().to_kind(Kind::Float);
+        self.optimizer.apply(lr, &skip)?;
+        self.optimizer.move_average(&skip);
+        // The only wait for the device in a step.
         let [loss, grad_norm] = <[f64; 2]>::try_from(
             Vec::<f64>::try_from(read).map_err(Error::torch("read the loss"))?,
         )
@@ -346,7 +376,10 @@ impl<'a> Run<'a> {
         self.seconds += seconds;
         let n_tokens = batch.iter().map(|micro| micro.tokens_bt.numel()).sum::<usize>();
         self.tokens += n_tokens as u64;
-        let is_skipped = !(loss.is_finite() && grad_norm.is_finite());
+        let is_skipped = !(loss.is_finite() && grad_norm.is_finite())
+            || loss > limits[0]
+            || grad_norm > limits[1];
+        let data_stall_share = waited.as_secs_f64() / (waited.as_secs_f64() + seconds).max(1e-9);
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let tokens_per_s = n_tokens as f64 / seconds.max(1e-9);
         let report = Report {
@@ -356,6 +389,7 @@ impl<'a> Run<'a> {
             grad_norm,
             lr,
             tokens_per_s,
+            data_stall_share,
             is_skipped,
         };
         self.count(&report)?;
@@ -400,24 +434,60 @@ impl<'a> Run<'a> {
                 ("train/learning_rate", report.lr),
                 ("train/gradient_norm", report.grad_norm),
                 ("train/tokens_per_second", report.tokens_per_s),
+                ("train/data_stall_share", report.data_stall_share),
                 ("train/skipped", f64::from(u8::from(report.is_skipped))),
             ],
         )?;
         if !report.is_skipped {
             self.last_loss = Some(report.loss);
             self.skipped[1] = 0;
-            return Ok(());
+            self.spikes.add(report.loss, report.grad_norm);
+        } else {
+            self.skipped = self.skipped.map(|n| n + 1);
         }
-        self.skipped = self.skipped.map(|n| n + 1);
-        if self.skipped[1] <= self.recipe.train.skips_max {
-            return Ok(());
-        }
-        Err(Error::Diverged {
+        Ok(())
+    }
+
+    /// Goes back to the newest checkpoint that no skipped step led to; the data goes on behind the skipped steps.
+    ///
+    /// Source: Chowdhery et al. 2022, section 5.1.
+    fn roll_back(&mut self, report: &Report, observer: &mut dyn Observer) -> Result<()> {
+        let diverged = Error::Diverged {
             step: report.step,
             loss: report.loss,
             grad_norm: report.grad_norm,
             skipped: self.skipped[1],
-        })
+        };
+        if self.rollbacks.len() as u64 >= self.recipe.train.rollbacks_max {
+            return Err(diverged);
+        }
+        let run = &self.recipe.run;
+        let mut note = |line: &str| observer.note(line);
+        let found = checkpoint::newest_where(run, &mut note, |state| state.skipped[1] == 0)?;
+        let Some((path, state)) = found else { return Err(diverged) };
+        let stored = model::load(&path, self.device)?;
+        no_grad(|| {
+            let pairs = self.loaded.model.parameters().iter().zip(stored.model.parameters());
+            for (ours, stored) in pairs {
+                ours.tensor.shallow_clone().copy_(&stored.tensor);
+            }
+        });
+        self.optimizer.restore(&WeightFiles::open(&path.join("optimizer.safetensors"))?)?;
+        torch::set_random_state(&from_hex(&state.random)?)?;
+        self.batches_left_out += self.step - state.step;
+        let next_sample = (state.step + self.batches_left_out) * self.recipe.train.batch_sequences;
+        observer.note(&format!(
+            "step {}: the {}th step in a row is skipped (loss {}, gradient norm {}); back to step {}, on with sample {next_sample}",
+            self.step, self.skipped[1], report.loss, report.grad_norm, state.step
+        ));
+        self.rollbacks.push(Rollback { from_step: self.step, to_step: state.step, next_sample });
+        self.step = state.step;
+        self.skipped[1] = 0;
+        self.spikes = Spikes::new(self.recipe.train.spike_sigmas, &state.recent);
+        self.metrics = Metrics::open(run, self.step)?;
+        // A later checkpoint would be the newest after a restart.
+        checkpoint::remove_after(run, self.step)?;
+        self.save()
     }
 
     fn measure(&mut self, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
@@ -479,9 +549,12 @@ impl<'a> Run<'a> {
             format_version: checkpoint::FORMAT_VERSION,
             step: self.step,
             skipped: self.skipped,
+            recent: self.spikes.bits(),
+            rollbacks: self.rollbacks.clone(),
             reader: ReaderState {
                 manifest_hash: self.identity.manifest_hash.clone(),
-                next_sample: self.step * self.recipe.train.batch_sequences,
+                next_sample: (self.step + self.batches_left_out)
+                    * self.recipe.train.batch_sequences,
             },
             data_version: self.identity.version,
             random: to_hex(&torch::random_state()?),
@@ -518,6 +591,7 @@ impl<'a> Run<'a> {
             "seed": self.recipe.train.seed,
             "steps": self.recipe.train.steps,
             "steps_done": self.step,
+            "rollbacks": self.rollbacks,
             "recipe": self.recipe,
         });
         let mut bytes = serde_json::to_vec_pretty(&story).expect("text and numbers");
@@ -606,7 +680,7 @@ fn refuse_too_few(recipe: &Recipe, data: &Data) -> Result<()> {
 }
 
 /// Keys that may change between the parts of a run: they do not touch the weights.
-const FREE: [&str; 9] = [
+const FREE: [&str; 10] = [
     "data",
     "data_version",
     "run",
@@ -614,6 +688,7 @@ const FREE: [&str; 9] = [
     "train.checkpoints_kept",
     "train.evaluate_every",
     "train.evaluate_sequences",
+    "train.rollbacks_max",
     "train.skips_max",
     "train.verify",
 ];

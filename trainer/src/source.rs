@@ -81,7 +81,7 @@ pub struct Plan {
     pub world: u64,
 }
 
-/// Batches of the steps `from..to`, made on a thread of their own.
+/// Batches one after the other, made on a thread of their own.
 #[derive(Debug)]
 pub struct Batches {
     receiver: Option<Receiver<Result<Vec<MicroBatch>>>>,
@@ -92,19 +92,18 @@ pub struct Batches {
 const BATCHES_AHEAD: usize = 2;
 
 impl Batches {
-    /// Starts to read the batch of step `from`; a batch is the micro-batches of one step.
+    /// Starts to read with batch `first` of the dataset's order; a batch is the micro-batches of one step.
     #[must_use]
     pub fn start(
         mut source: Box<dyn SequenceSource>,
         objective: Arc<dyn Objective>,
         plan: Plan,
-        from: u64,
-        to: u64,
+        first: u64,
     ) -> Self {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let thread = thread::Builder::new()
             .name("sequences".to_owned())
-            .spawn(move || feed(source.as_mut(), objective.as_ref(), plan, from..to, &sender))
+            .spawn(move || feed(source.as_mut(), objective.as_ref(), plan, first, &sender))
             .expect("a thread can be started");
         Self { receiver: Some(receiver), thread: Some(thread) }
     }
@@ -115,10 +114,10 @@ impl Batches {
     /// When the dataset cannot be read.
     ///
     /// # Panics
-    /// When asked for more steps than it was started for.
+    /// When asked again after an error.
     pub fn next_batch(&mut self) -> Result<Vec<MicroBatch>> {
         let receiver = self.receiver.as_ref().expect("open until dropped");
-        receiver.recv().expect("one batch for each step")
+        receiver.recv().expect("it reads until an error or until it is dropped")
     }
 }
 
@@ -138,11 +137,11 @@ fn feed(
     source: &mut dyn SequenceSource,
     objective: &dyn Objective,
     plan: Plan,
-    steps: std::ops::Range<u64>,
+    first: u64,
     sender: &SyncSender<Result<Vec<MicroBatch>>>,
 ) {
-    for step in steps {
-        let batch = read_batch(source, objective, plan, step * plan.batch_sequences);
+    for index in first.. {
+        let batch = read_batch(source, objective, plan, index * plan.batch_sequences);
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {
             return;

@@ -8,6 +8,7 @@
 mod adapters;
 mod encoder;
 mod files;
+mod faults;
 mod generation;
 mod gguf;
 mod memory;

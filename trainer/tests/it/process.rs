@@ -190,8 +190,8 @@ fn a_killed_process_goes_on_to_the_same_bits() {
     assert_eq!(story["steps_done"], 60);
     let metrics = Dataset::at(killed.join("metrics")).open(None).unwrap().manifest;
     assert_eq!(metrics.kind, DatasetKind::Metrics);
-    // Five values for each of 60 steps, three for each evaluation, at 0, 30 and 60.
-    assert_eq!(metrics.n_rows(), 60 * 5 + 3 * 3);
+    // Six values for each of 60 steps, three for each evaluation, at 0, 30 and 60.
+    assert_eq!(metrics.n_rows(), 60 * 6 + 3 * 3);
     assert!(fs::read_to_string(killed.join("loss.svg")).unwrap().ends_with("</svg>\n"));
     println!("killed {kills} times, stopped once, {} losses equal", losses(&killed).len());
     writes_text(&killed);

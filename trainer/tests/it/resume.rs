@@ -12,9 +12,11 @@ use trainer::{Error, Result, checkpoint};
 /// Stops after a step, and remembers what was said.
 #[derive(Default)]
 pub(crate) struct Script {
-    stop_after: Option<u64>,
-    notes: Vec<String>,
-    losses: Vec<f64>,
+    pub(crate) stop_after: Option<u64>,
+    /// Stops at the so-manieth call, whatever the step.
+    pub(crate) stop_at_visit: Option<usize>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) losses: Vec<f64>,
 }
 
 impl Script {
@@ -29,7 +31,7 @@ impl Observer for Script {
     }
     fn step(&mut self, report: &Report) -> bool {
         self.losses.push(report.loss);
-        self.stop_after != Some(report.step)
+        self.stop_after != Some(report.step) && self.stop_at_visit != Some(self.losses.len())
     }
 }
 
