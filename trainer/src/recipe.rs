@@ -1,10 +1,12 @@
 //! The recipe of a run: one TOML file. Every default stands here, once.
 
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use shard::config;
+use toml::Table;
 
 use crate::adapter;
 use crate::error::{Error, Result};
@@ -346,13 +348,25 @@ impl Recipe {
     /// Reads a recipe, applies `key=value` overrides such as `train.steps=10`, and makes its paths absolute or
     /// relative to the working folder.
     ///
+    /// A recipe that says `extends = "other.toml"` has every key of the other that it does not say itself.
+    ///
     /// # Errors
     /// [`Error::Shard`] with file, line and column for what cannot be read as a recipe, [`Error::Recipe`] for values that
-    /// do not fit each other.
+    /// do not fit each other, or recipes that extend each other in a circle.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let place = path.display().to_string();
-        let mut recipe: Self = config::load(path, overrides)?.value;
+        let table = config::load::<IgnoredAny>(path, &[])?.table;
+        let is_extended = table.contains_key("extends");
+        let mut recipe: Self = if is_extended {
+            let text = extended(path, &mut Vec::new())?.to_string();
+            config::from_str(&text, &format!("{place}, with what it extends"), overrides)?.value
+        } else {
+            config::load(path, overrides)?.value
+        };
         recipe.check(&place)?;
+        if is_extended {
+            return Ok(recipe);
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
         // What stands in the file is relative to the file, what is given beside it to the working folder.
         let is_given = |key: &str| {
@@ -412,6 +426,70 @@ impl Recipe {
         in_range(place, "train.spike_sigmas", train.spike_sigmas, 0.0..=1e6)?;
         in_range(place, "model.dropout", model.dropout, 0.0..=0.99)?;
         self.optimizer.check(place)
+    }
+}
+
+/// Reads a recipe and those that it extends as one table, each one's paths relative to itself.
+fn extended(path: &Path, below: &mut Vec<PathBuf>) -> Result<Table> {
+    if below.iter().any(|known| known == path) {
+        let message =
+            format!("it extends itself, by way of `{}`", below[below.len() - 1].display());
+        return Err(mistake(&path.display().to_string(), &message));
+    }
+    below.push(path.to_owned());
+    let mut table = config::load::<IgnoredAny>(path, &[])?.table;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let resolve = |value: &mut toml::Value| {
+        if let Some(text) = value.as_str() {
+            *value = folder.join(text).display().to_string().into();
+        }
+    };
+    for key in ["data", "run"] {
+        if let Some(value) = table.get_mut(key) {
+            resolve(value);
+        }
+    }
+    if let Some(from) = table.get_mut("model").and_then(|model| model.get_mut("from")) {
+        resolve(from);
+    }
+    let Some(base) = table.remove("extends") else { return Ok(table) };
+    let base = base.as_str().ok_or_else(|| {
+        mistake(
+            &path.display().to_string(),
+            &format!("`extends` is {base}, it must be the path of a recipe"),
+        )
+    })?;
+    let mut merged = extended(&normal(&folder.join(base)), below)?;
+    merge(&mut merged, table);
+    Ok(merged)
+}
+
+/// The path without `.` and, where a folder stands before it, `..`: a circle must come back to the same path.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir
+                if matches!(out.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                out.pop();
+            }
+            _ => out.push(part),
+        }
+    }
+    out
+}
+
+/// Puts every key of `over` into `table`, tables key by key.
+fn merge(table: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(value)) => merge(below, value),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
     }
 }
 
@@ -487,5 +565,41 @@ mod tests {
         let recipe = Recipe::load(&path, &["run=elsewhere".to_owned()]).unwrap();
         assert_eq!(recipe.data, folder.path().join("d"));
         assert_eq!(recipe.run, Path::new("elsewhere"));
+    }
+
+    #[test]
+    fn a_recipe_extends_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            path
+        };
+        file("base/first.toml", &format!("{GOOD}batch_sequences = 4\n"));
+        file(
+            "base/second.toml",
+            "extends = 'first.toml'\n[model]\nn_layer = 7\n[train]\nsteps = 5\n",
+        );
+        let path =
+            file("mine.toml", "extends = 'base/second.toml'\nrun = 'own'\n[train]\nseed = 9\n");
+        let recipe = Recipe::load(&path, &["train.steps=6".to_owned()]).unwrap();
+        assert_eq!(recipe.data, folder.path().join("base/d"), "relative to the file that says it");
+        assert_eq!(recipe.run, folder.path().join("own"));
+        assert_eq!((recipe.model.kind.as_deref(), recipe.model.n_layer), (Some("gpt2"), 7));
+        let Train { steps, batch_sequences, seed, .. } = recipe.train;
+        assert_eq!((steps, batch_sequences, seed), (6, 4, 9));
+
+        let error = |path: &Path| Recipe::load(path, &[]).unwrap_err().to_string();
+        let unknown = file("unknown.toml", "extends = 'base/first.toml'\n[train]\nstepz = 1\n");
+        let said = error(&unknown);
+        assert!(said.contains("`stepz`") && said.contains("did you mean `steps`"), "{said}");
+        let circle = file("circle.toml", "extends = 'base/circle.toml'\n");
+        file("base/circle.toml", "extends = '../circle.toml'\n");
+        let said = error(&circle);
+        assert!(
+            said.contains("extends itself, by way of") && said.contains("base/circle.toml"),
+            "{said}"
+        );
     }
 }
