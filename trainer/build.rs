@@ -17,6 +17,11 @@ fn main() {
         .std("c++17")
         .file("src/torch/shim.cpp")
         .file("src/torch/recompute.cpp")
+        .file("src/torch/group.cpp")
+        // The wheel has c10d with Gloo, but not Gloo's headers.
+        .include("src/torch")
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
         // Their headers are not ours to warn about.
         .flag("-isystem")
         .flag(include.to_str().expect("libtorch's path is UTF-8"))
@@ -31,7 +36,8 @@ fn main() {
     println!("cargo::rustc-link-lib=c10");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo::metadata=libtorch_lib={}", lib.display());
-    println!("cargo::rerun-if-changed=src/torch/shim.cpp");
-    println!("cargo::rerun-if-changed=src/torch/recompute.cpp");
+    for path in ["shim.cpp", "recompute.cpp", "group.cpp", "gloo"] {
+        println!("cargo::rerun-if-changed=src/torch/{path}");
+    }
     println!("cargo::rerun-if-changed=build.rs");
 }

@@ -45,8 +45,6 @@ pub struct State {
     pub reader: ReaderState,
     /// Version of the manifest.
     pub data_version: u64,
-    /// State of the random generator, hexadecimal.
-    pub random: String,
     /// The recipe that the run began with.
     pub recipe: Recipe,
     /// BLAKE3 of the other files.

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod chat;
 pub mod checkpoint;
 pub mod data;
+pub mod distributed;
 pub mod error;
 pub mod generate;
 pub mod gguf;

@@ -1,11 +1,12 @@
 //! `gristmill-train`: trains models from shards and writes text with them.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -18,6 +19,7 @@ use signal_hook::flag;
 use tch::Device;
 use trainer::chat::{self, Dialogue};
 use trainer::data::Data;
+use trainer::distributed::{self, World};
 use trainer::generate::{self, Sampling, TextStream};
 use trainer::recipe::{Precision, Recipe};
 use trainer::run::{self, Observer, Report, Summary};
@@ -42,6 +44,9 @@ enum Verb {
         /// Overrides a key of the recipe; paths given here are relative to the working folder.
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
+        /// Trains with this many processes of this machine, each with a part of every batch.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        nproc: u32,
         /// Shows sizes, cost and memory, and trains nothing.
         #[arg(long)]
         dry_run: bool,
@@ -132,7 +137,13 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
     let done = match Arguments::parse().verb {
-        Verb::Train { recipe, set, dry_run, json, quiet } => {
+        // The processes that it starts find their rank in the environment.
+        Verb::Train { nproc, dry_run: false, .. }
+            if nproc > 1 && std::env::var_os("RANK").is_none() =>
+        {
+            launch(nproc)
+        }
+        Verb::Train { recipe, set, dry_run, json, quiet, .. } => {
             Recipe::load(&recipe, &set).map_err(anyhow::Error::from).and_then(|loaded| {
                 if dry_run { plan(&loaded, json) } else { train(&recipe, &loaded, json, quiet) }
             })
@@ -199,9 +210,11 @@ fn report(error: &anyhow::Error) {
 
 fn train(path: &Path, recipe: &Recipe, is_json: bool, is_quiet: bool) -> anyhow::Result<ExitCode> {
     let stop = stop_signals()?;
+    let world = World::from_environment()?;
+    let (is_json, is_quiet) = (is_json && world.is_first(), is_quiet || !world.is_first());
     let data = Data::open(recipe, run::data_version(recipe)?)?;
     let mut progress = Progress::new(recipe.train.steps, is_quiet, Arc::clone(&stop));
-    let summary = run::train(recipe, data, &mut progress)?;
+    let summary = run::train_in(&world, recipe, data, &mut progress)?;
     progress.bar.finish_and_clear();
     if is_json {
         writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&summary)?)?;
@@ -212,9 +225,70 @@ fn train(path: &Path, recipe: &Recipe, is_json: bool, is_quiet: bool) -> anyhow:
     if summary.is_done {
         return Ok(ExitCode::SUCCESS);
     }
-    // As a shell reports a process that the signal ended.
-    let signal = stop.load(Ordering::Relaxed);
+    // As a shell reports a process that the signal ended. Without one, another process was asked to stop.
+    let signal = match stop.load(Ordering::Relaxed) {
+        0 => usize::try_from(SIGTERM)?,
+        signal => signal,
+    };
     Ok(ExitCode::from(u8::try_from(128 + signal).context("a signal's number")?))
+}
+
+/// Starts this command once for each rank, and ends all when one fails.
+fn launch(n: u32) -> anyhow::Result<ExitCode> {
+    let stop = stop_signals()?;
+    let port = distributed::free_port()?;
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let start = |rank: u32| {
+        let mut command = Command::new(&program);
+        command.args(std::env::args_os().skip(1));
+        let size = n.to_string();
+        for (name, value) in [
+            ("RANK", rank.to_string()),
+            ("LOCAL_RANK", rank.to_string()),
+            ("WORLD_SIZE", size.clone()),
+            ("LOCAL_WORLD_SIZE", size),
+            ("MASTER_ADDR", "127.0.0.1".to_owned()),
+            ("MASTER_PORT", port.to_string()),
+        ] {
+            command.env(name, value);
+        }
+        command.spawn().with_context(|| format!("cannot start the process of rank {rank}"))
+    };
+    let mut processes = (0..n).map(start).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut codes = vec![None; processes.len()];
+    let (mut is_told, mut failed) = (false, None);
+    while codes.contains(&None) {
+        for (rank, (process, code)) in processes.iter_mut().zip(&mut codes).enumerate() {
+            let Some(status) = process.try_wait()? else { continue };
+            // Ended by a signal: as a shell reports it.
+            let found = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(2);
+            let is_new = code.replace(found).is_none();
+            let is_failure = ![0, 128 + SIGINT, 128 + SIGTERM].contains(&found);
+            // The others are ended, or miss it: the first one is the reason.
+            if is_new && is_failure && failed.is_none() {
+                failed = Some(found);
+                writeln!(io::stderr(), "the process of rank {rank} failed: {status}")?;
+            }
+        }
+        if failed.is_some() {
+            for process in &mut processes {
+                process.kill().context("cannot end a process")?;
+            }
+        }
+        // A terminal's Ctrl-C reaches every process; other senders know this one only.
+        let is_terminated = stop.load(Ordering::Relaxed) == usize::try_from(SIGTERM)?;
+        if is_terminated && !std::mem::replace(&mut is_told, true) {
+            let ids = processes.iter().map(|process| process.id().to_string());
+            Command::new("kill")
+                .arg("-TERM")
+                .args(ids)
+                .status()
+                .context("cannot pass SIGTERM on")?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let code = failed.or(codes.into_iter().flatten().max()).unwrap_or(0);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(2)))
 }
 
 fn last_line(recipe: &Path, summary: &Summary) -> String {

@@ -10,17 +10,19 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
-use shard::reader::ReaderState;
+use shard::reader::{ReaderState, rank_samples};
 use shard::tokenizer::Tokenizer;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::checkpoint::{self, Rollback, State};
 use crate::data::Data;
+use crate::distributed::World;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{self, Loaded, Pass};
 use crate::objective::{self, MicroBatch, Objective, Vocabulary};
 use crate::optimizer::Optimizer;
+use crate::random::Random;
 use crate::recipe::{Precision, Recipe};
 use crate::schedule::Schedule;
 use crate::source::{self, Batches, Plan};
@@ -159,14 +161,30 @@ pub fn first_model(recipe: &Recipe, n_vocabulary: u64, device: Device) -> Result
 /// [`Error::Unusable`] when the folder holds a run of another recipe or dataset; [`Error::Diverged`] when losses stay
 /// beyond numbers; whatever reading and writing meets.
 pub fn train(recipe: &Recipe, data: Data, observer: &mut dyn Observer) -> Result<Summary> {
+    train_in(&World::alone(), recipe, data, observer)
+}
+
+/// As [`train`], together with the other processes of `world`; the first one writes.
+///
+/// # Errors
+/// As [`train`]; [`Error::Unusable`] when the batch does not divide by the processes; [`Error::Torch`] when one is gone.
+pub fn train_in(
+    world: &World,
+    recipe: &Recipe,
+    data: Data,
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
     torch::start();
     if let Some(threads) = recipe.train.threads {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     }
     torch::set_deterministic(recipe.train.deterministic)?;
     fs::create_dir_all(&recipe.run).map_err(Error::io("create", &recipe.run))?;
-    let _lock = lock(&recipe.run)?;
-    let mut run = Run::open(recipe, data, observer)?;
+    refuse_uneven(recipe, world)?;
+    let _lock = if world.is_first() { Some(lock(&recipe.run)?) } else { None };
+    let mut run = Run::open(world, recipe, data, observer)?;
+    // All have read the newest checkpoint before the first one writes.
+    world.wait()?;
     run.finish_or_stop(observer)
 }
 
@@ -187,12 +205,14 @@ fn lock(run: &Path) -> Result<File> {
 }
 
 struct Run<'a> {
+    world: &'a World,
     recipe: &'a Recipe,
     device: Device,
     loaded: Loaded,
     optimizer: Optimizer,
     schedule: Schedule,
-    metrics: Metrics,
+    /// Of the first process.
+    metrics: Option<Metrics>,
     objective: Arc<dyn Objective>,
     batches: Batches,
     held_out: Vec<MicroBatch>,
@@ -219,7 +239,12 @@ struct Identity {
 }
 
 impl<'a> Run<'a> {
-    fn open(recipe: &'a Recipe, data: Data, observer: &mut dyn Observer) -> Result<Self> {
+    fn open(
+        world: &'a World,
+        recipe: &'a Recipe,
+        data: Data,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let device = torch::device();
         let found = checkpoint::newest(&recipe.run, &mut |line| observer.note(line))?;
         let loaded = match &found {
@@ -234,7 +259,6 @@ impl<'a> Run<'a> {
             refuse_other(recipe, &data, state)?;
             let file = path.join("optimizer.safetensors");
             optimizer.restore(&WeightFiles::open(&file)?)?;
-            torch::set_random_state(&from_hex(&state.random)?)?;
             (step, skipped) = (state.step, state.skipped);
             batches_left_out = state.reader.next_sample / train.batch_sequences - step;
             spikes = Spikes::new(train.spike_sigmas, &state.recent);
@@ -248,8 +272,6 @@ impl<'a> Run<'a> {
                     data.newest_version
                 ));
             }
-        } else {
-            tch::manual_seed(i64::from_ne_bytes(recipe.train.seed.to_ne_bytes()));
         }
         refuse_too_few(recipe, &data)?;
         let plan = Plan {
@@ -257,8 +279,8 @@ impl<'a> Run<'a> {
             batch_sequences: recipe.train.batch_sequences,
             micro_batch_sequences: recipe.train.micro_batch(),
             vocab_size: loaded.model.shape().vocab_size,
-            rank: 0,
-            world: 1,
+            rank: u64::from(world.rank()),
+            world: u64::from(world.size()),
         };
         let vocabulary = vocabulary(recipe, &data)?;
         let objective: Arc<dyn Objective> =
@@ -268,12 +290,14 @@ impl<'a> Run<'a> {
             let bytes: Vec<i64> = bytes.into_iter().map(i64::from).collect();
             Tensor::from_slice(&bytes).to_device(device)
         });
+        let metrics = world.is_first().then(|| Metrics::open(&recipe.run, step)).transpose()?;
         Ok(Self {
+            world,
             recipe,
             device,
             optimizer,
             schedule: recipe.optimizer.schedule(recipe.train.steps),
-            metrics: Metrics::open(&recipe.run, step)?,
+            metrics,
             batches: Batches::start(
                 data.train,
                 Arc::clone(&objective),
@@ -312,7 +336,8 @@ impl<'a> Run<'a> {
         let mut goes_on = true;
         while self.step < train.steps && goes_on {
             let report = self.train_step()?;
-            goes_on = observer.step(&report);
+            // Who is asked to stop asks the others.
+            goes_on = self.world.sum_of(u64::from(!observer.step(&report)))? == 0;
             if self.skipped[1] > train.skips_max {
                 self.roll_back(&report, observer)?;
                 continue;
@@ -326,10 +351,12 @@ impl<'a> Run<'a> {
             }
         }
         let is_done = self.step == train.steps;
-        if is_done && evaluation.is_none() {
+        if is_done && evaluation.is_none() && self.world.is_first() {
             evaluation = self.evaluate()?;
         }
-        let model = is_done.then(|| self.save_model()).transpose()?;
+        let is_written = is_done && self.world.is_first();
+        let model = is_written.then(|| self.save_model()).transpose()?;
+        self.world.wait()?;
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let tokens_per_s = if self.seconds > 0.0 { self.tokens as f64 / self.seconds } else { 0.0 };
         Ok(Summary {
@@ -355,9 +382,11 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let waited = start - asked;
         let lr = self.schedule.rate(self.step);
-        let n_targets = batch.iter().map(|micro| micro.n_targets).sum::<u64>();
+        let n_targets = self.world.sum_of(batch.iter().map(|micro| micro.n_targets).sum())?;
         refuse_no_targets(n_targets, &format!("the batch of step {}", self.step + 1))?;
         let loss = self.backward(&batch, n_targets)?;
+        self.world.sum(&loss)?;
+        self.world.sum_gradients(&self.optimizer.gradients())?;
         let norm = self.optimizer.clip()?;
         let limits = self.spikes.limits();
         let read = Tensor::stack(&[loss.to_kind(Kind::Double), norm.to_kind(Kind::Double)], 0);
@@ -374,8 +403,8 @@ impl<'a> Run<'a> {
         let seconds = start.elapsed().as_secs_f64();
         self.step += 1;
         self.seconds += seconds;
-        let n_tokens = batch.iter().map(|micro| micro.tokens_bt.numel()).sum::<usize>();
-        self.tokens += n_tokens as u64;
+        let n_tokens = self.recipe.train.batch_sequences * self.recipe.model.seq_len;
+        self.tokens += n_tokens;
         let is_skipped = !(loss.is_finite() && grad_norm.is_finite())
             || loss > limits[0]
             || grad_norm > limits[1];
@@ -405,7 +434,17 @@ impl<'a> Run<'a> {
     fn backward(&self, batch: &[MicroBatch], n_targets: u64) -> Result<Tensor> {
         let is_bf16 = self.recipe.train.precision == Precision::Bf16;
         let mut total = Tensor::zeros([], (Kind::Float, self.device));
+        let train = &self.recipe.train;
+        let (rank, size) = (u64::from(self.world.rank()), u64::from(self.world.size()));
+        let batch_index = self.step + self.batches_left_out;
+        let mut sample =
+            rank_samples(batch_index * train.batch_sequences, train.batch_sequences, rank, size)
+                .start;
         for micro in batch {
+            // What dropout drops is a function of seed and sample: restarts and ranks change nothing.
+            let mut random = Random::new(train.seed, &format!("dropout {sample}"));
+            tch::manual_seed(i64::from_ne_bytes(random.next_u64().to_ne_bytes()));
+            sample += train.micro_batch();
             let micro = micro.to_device(self.device);
             let mut pass = Pass {
                 recomputes: self.recipe.train.activation_checkpointing,
@@ -427,17 +466,17 @@ impl<'a> Run<'a> {
     }
 
     fn count(&mut self, report: &Report) -> Result<()> {
-        self.metrics.add(
-            report.step,
-            &[
-                ("train/loss", report.loss),
-                ("train/learning_rate", report.lr),
-                ("train/gradient_norm", report.grad_norm),
-                ("train/tokens_per_second", report.tokens_per_s),
-                ("train/data_stall_share", report.data_stall_share),
-                ("train/skipped", f64::from(u8::from(report.is_skipped))),
-            ],
-        )?;
+        let values = [
+            ("train/loss", report.loss),
+            ("train/learning_rate", report.lr),
+            ("train/gradient_norm", report.grad_norm),
+            ("train/tokens_per_second", report.tokens_per_s),
+            ("train/data_stall_share", report.data_stall_share),
+            ("train/skipped", f64::from(u8::from(report.is_skipped))),
+        ];
+        if let Some(metrics) = &mut self.metrics {
+            metrics.add(report.step, &values)?;
+        }
         if !report.is_skipped {
             self.last_loss = Some(report.loss);
             self.skipped[1] = 0;
@@ -466,14 +505,16 @@ impl<'a> Run<'a> {
         let found = checkpoint::newest_where(run, &mut note, |state| state.skipped[1] == 0)?;
         let Some((path, state)) = found else { return Err(diverged) };
         let stored = model::load(&path, self.device)?;
+        let optimizer = WeightFiles::open(&path.join("optimizer.safetensors"))?;
+        // All have read it before the first one writes.
+        self.world.wait()?;
         no_grad(|| {
             let pairs = self.loaded.model.parameters().iter().zip(stored.model.parameters());
             for (ours, stored) in pairs {
                 ours.tensor.shallow_clone().copy_(&stored.tensor);
             }
         });
-        self.optimizer.restore(&WeightFiles::open(&path.join("optimizer.safetensors"))?)?;
-        torch::set_random_state(&from_hex(&state.random)?)?;
+        self.optimizer.restore(&optimizer)?;
         self.batches_left_out += self.step - state.step;
         let next_sample = (state.step + self.batches_left_out) * self.recipe.train.batch_sequences;
         observer.note(&format!(
@@ -484,13 +525,18 @@ impl<'a> Run<'a> {
         self.step = state.step;
         self.skipped[1] = 0;
         self.spikes = Spikes::new(self.recipe.train.spike_sigmas, &state.recent);
-        self.metrics = Metrics::open(run, self.step)?;
-        // A later checkpoint would be the newest after a restart.
-        checkpoint::remove_after(run, self.step)?;
+        if self.world.is_first() {
+            self.metrics = Some(Metrics::open(run, self.step)?);
+            // A later checkpoint would be the newest after a restart.
+            checkpoint::remove_after(run, self.step)?;
+        }
         self.save()
     }
 
     fn measure(&mut self, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
+        if !self.world.is_first() {
+            return Ok(None);
+        }
         let Some(found) = self.evaluate()? else { return Ok(None) };
         let mut values =
             vec![("validation/loss", found.loss), ("validation/perplexity", found.perplexity)];
@@ -502,7 +548,15 @@ impl<'a> Run<'a> {
             values.push(("validation/bits_per_byte", bits));
             line += &format!(", {bits:.4} bits per byte");
         }
-        self.metrics.add(self.step, &values)?;
+        if let Some(average) = self.optimizer.average()
+            && let Some(found) = average.in_place(|| self.evaluate())?
+        {
+            values.push(("validation/average_loss", found.loss));
+            line += &format!(", of the average {:.4}", found.loss);
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.add(self.step, &values)?;
+        }
         observer.note(&line);
         Ok(Some(found))
     }
@@ -557,16 +611,17 @@ impl<'a> Run<'a> {
                     * self.recipe.train.batch_sequences,
             },
             data_version: self.identity.version,
-            random: to_hex(&torch::random_state()?),
             recipe: self.recipe.clone(),
             files: std::collections::BTreeMap::new(),
         };
+        let name = self.name();
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
         // Measurements first: a checkpoint never knows more than they do.
-        self.metrics.flush(&self.name())?;
+        metrics.flush(&name)?;
         let kept = self.recipe.train.checkpoints_kept;
         checkpoint::save(&self.recipe.run, state, &self.loaded, &self.optimizer, kept)?;
         let config = serde_json::to_value(self.recipe).expect("text and numbers");
-        self.metrics.commit(&self.name(), config)?;
+        metrics.commit(&name, config)?;
         self.write_story()
     }
 
@@ -599,10 +654,17 @@ impl<'a> Run<'a> {
         checkpoint::replace(&self.recipe.run.join("run.json"), &bytes)
     }
 
-    /// Writes the finished model as a Hugging Face folder.
+    /// Writes the finished model as a Hugging Face folder, and another of its average where there is one.
     fn save_model(&self) -> Result<PathBuf> {
-        let path = self.recipe.run.join("model");
-        let aside = self.recipe.run.join(".tmp-model");
+        if let Some(average) = self.optimizer.average() {
+            average.in_place(|| self.write_model("average"))?;
+        }
+        self.write_model("model")
+    }
+
+    fn write_model(&self, name: &str) -> Result<PathBuf> {
+        let path = self.recipe.run.join(name);
+        let aside = self.recipe.run.join(format!(".tmp-{name}"));
         for old in [&aside, &path] {
             if fs::symlink_metadata(old).is_ok() {
                 fs::remove_dir_all(old).map_err(Error::io("replace", old))?;
@@ -661,6 +723,19 @@ fn refuse_no_targets(n_targets: u64, what: &str) -> Result<()> {
         what: what.to_owned(),
         why: "none of its tokens is a target".to_owned(),
         hint: "check the dataset's `loss_mask`, or take more sequences per batch".to_owned(),
+    })
+}
+
+fn refuse_uneven(recipe: &Recipe, world: &World) -> Result<()> {
+    let (n, size) = (recipe.train.batch_sequences, u64::from(world.size()));
+    if n.is_multiple_of(size) {
+        return Ok(());
+    }
+    Err(Error::Unusable {
+        action: "train",
+        what: format!("with {size} processes"),
+        why: format!("`train.batch_sequences` is {n}, no multiple of {size}"),
+        hint: "change one of the two".to_owned(),
     })
 }
 
@@ -738,19 +813,4 @@ fn relative(to: &Path, from: &Path) -> Result<String> {
     let up = from.components().skip(shared).map(|_| "..".to_owned());
     let down = to.components().skip(shared).map(|c| c.as_os_str().to_string_lossy().into_owned());
     Ok(up.chain(down).collect::<Vec<_>>().join("/"))
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Result<Vec<u8>> {
-    let pair = |i: usize| text.get(i..i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(pair).collect();
-    bytes.ok_or_else(|| Error::Unusable {
-        action: "resume",
-        what: "the random state".to_owned(),
-        why: "it is not hexadecimal".to_owned(),
-        hint: "restore the checkpoint from a copy".to_owned(),
-    })
 }

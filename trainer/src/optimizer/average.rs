@@ -13,21 +13,23 @@ use crate::model::Parameter;
 pub struct Average {
     decay: f64,
     names: Vec<String>,
+    parameters: Vec<Tensor>,
     tensors: Vec<Tensor>,
 }
 
 impl Average {
     pub(super) fn new(parameters: &[Parameter], decay: f64) -> Self {
         let names = parameters.iter().map(|p| p.name.clone()).collect();
+        let of = |p: &Parameter| p.tensor.shallow_clone();
         let tensors = parameters.iter().map(|p| p.tensor.detach().copy()).collect();
-        Self { decay, names, tensors }
+        Self { decay, names, parameters: parameters.iter().map(of).collect(), tensors }
     }
 
-    pub(super) fn update(&mut self, parameters: &[Parameter], skip: &Tensor) {
+    pub(super) fn update(&mut self, skip: &Tensor) {
         let share = (1.0 - skip) * (1.0 - self.decay);
         no_grad(|| {
-            for (average, parameter) in self.tensors.iter_mut().zip(parameters) {
-                let _ = average.lerp_tensor_(&parameter.tensor, &share);
+            for (average, parameter) in self.tensors.iter_mut().zip(&self.parameters) {
+                let _ = average.lerp_tensor_(parameter, &share);
             }
         });
     }
@@ -38,12 +40,12 @@ impl Average {
     }
 
     /// Puts the average in the place of the weights while `body` runs.
-    pub fn in_place_of<T>(&self, parameters: &[Parameter], body: impl FnOnce() -> T) -> T {
+    pub fn in_place<T>(&self, body: impl FnOnce() -> T) -> T {
         let swap = || {
             no_grad(|| {
-                for (average, parameter) in self.tensors.iter().zip(parameters) {
-                    let weights = parameter.tensor.detach().copy();
-                    parameter.tensor.detach().copy_(average);
+                for (average, parameter) in self.tensors.iter().zip(&self.parameters) {
+                    let weights = parameter.detach().copy();
+                    parameter.detach().copy_(average);
                     average.shallow_clone().copy_(&weights);
                 }
             });

@@ -214,7 +214,7 @@ impl Optimizer {
     /// Moves the running average of the weights, where there is one, towards them.
     pub fn move_average(&mut self, skip: &Tensor) {
         if let Some(average) = &mut self.average {
-            average.update(&self.parameters, skip);
+            average.update(skip);
         }
     }
 

@@ -102,10 +102,8 @@ fn the_average_follows_the_weights() {
     }
     // By hand: weights 1, 0.5, 0; average 1, 0.875, 0.65625.
     let average = optimizer.average().unwrap();
-    let (inside, outside) = (
-        average.in_place_of(&parameters, || values(&parameters[0].tensor)),
-        values(&parameters[0].tensor),
-    );
+    let inside = average.in_place(|| values(&parameters[0].tensor));
+    let outside = values(&parameters[0].tensor);
     assert_eq!((inside, outside), (vec![0.65625], vec![0.0]));
     assert_eq!(values(&average.state()[0].1), [0.65625]);
 }

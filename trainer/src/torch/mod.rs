@@ -5,11 +5,13 @@
 //! dropout; [`autocast_bf16`] is `tch::autocast` that also works on a CPU.
 #![expect(unsafe_code, reason = "the boundary to libtorch's C++ interface")]
 
+mod group;
 mod recompute;
 
 use std::ffi::{CStr, c_char};
 use std::sync::Once;
 
+pub use group::Group;
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 

@@ -19,6 +19,8 @@ const B: u64 = 4;
 struct Planted {
     bad: std::ops::Range<u64>,
     has_holes: bool,
+    /// The sample from which on nothing can be read.
+    ends_at: u64,
 }
 
 impl SequenceSource for Planted {
@@ -27,6 +29,9 @@ impl SequenceSource for Planted {
     }
 
     fn read(&mut self, sample: u64, out: &mut Sequence) -> Result<()> {
+        if sample >= self.ends_at {
+            return Err(trainer::Error::Torch { action: "read", why: "planted".to_owned() });
+        }
         let mut random = trainer::random::Random::new(sample, "planted");
         let mut next = u32::try_from(random.next_u64() % 29).unwrap();
         out.tokens.clear();
@@ -47,9 +52,17 @@ impl SequenceSource for Planted {
     }
 }
 
-fn data(folder: &Path, bad: std::ops::Range<u64>, has_holes: bool) -> Data {
+pub(crate) fn data(folder: &Path, bad: std::ops::Range<u64>, has_holes: bool) -> Data {
+    planted(folder, Planted { bad, has_holes, ends_at: u64::MAX })
+}
+
+pub(crate) fn failing_data(folder: &Path, batch: u64) -> Data {
+    planted(folder, Planted { bad: 0..0, has_holes: true, ends_at: batch.saturating_mul(8) })
+}
+
+fn planted(folder: &Path, source: Planted) -> Data {
     Data {
-        train: Box::new(Planted { bad, has_holes }),
+        train: Box::new(source),
         validation: None,
         path: folder.to_owned(),
         version: 1,
@@ -61,7 +74,7 @@ fn data(folder: &Path, bad: std::ops::Range<u64>, has_holes: bool) -> Data {
     }
 }
 
-fn recipe(folder: &Path) -> Recipe {
+pub(crate) fn recipe(folder: &Path) -> Recipe {
     Recipe {
         data: folder.to_owned(),
         data_version: None,

@@ -6,9 +6,11 @@
 )]
 
 mod adapters;
+mod distributed;
 mod encoder;
-mod files;
+mod examples;
 mod faults;
+mod files;
 mod generation;
 mod gguf;
 mod memory;

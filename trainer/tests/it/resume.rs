@@ -79,7 +79,7 @@ fn recipe(folder: &Path, kind: &str) -> Recipe {
             n_head: 2,
             n_embd: 32,
             seq_len: 16,
-            // Dropout draws from libtorch's generator: its state must be restored too.
+            // Dropout draws from libtorch's generator: after a restart it must draw the same.
             dropout: 0.1,
             vocab_multiple: 32,
             ..recipe::Model::default()
