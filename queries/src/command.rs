@@ -65,6 +65,9 @@ enum Verb {
     /// Example: gristmill commoncrawl cdx-00000.parquet --where "content_languages = 'fin'" --max-records 1000
     #[command(name = "commoncrawl")]
     CommonCrawl(CommonCrawlArguments),
+    /// Read PDF files for another process: what the source `pdf` starts.
+    #[command(name = "pdf-worker", hide = true)]
+    PdfWorker,
     /// Ask SQL about a corpus; without `--command` or `--file`, in a shell.
     ///
     /// Example: gristmill sql --corpus demo/corpus -c "select reason, count(*) from dropped group by reason"
@@ -236,6 +239,11 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
         Verb::Train(passed) => return pass_on("train", &passed, is_json),
         Verb::Generate(passed) => return pass_on("generate", &passed, is_json),
         Verb::List { what, reference } => return list(what.as_deref(), reference, is_json),
+        Verb::PdfWorker => {
+            let served = ingest::source::pdf_worker();
+            served.map_err(shard::Error::io("write", "standard output"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Verb::Verify { path } => return verify(&path, talk, is_json),
         Verb::Clean { path } => return clean(&path, is_json),
         Verb::Decontaminate { dataset, benchmarks, run, threads } => {

@@ -27,6 +27,7 @@ mod mbox;
 mod mediawiki;
 mod paper;
 mod parquet;
+mod pdf;
 mod prose;
 mod s2orc;
 mod stackexchange;
@@ -48,6 +49,7 @@ use crate::Result;
 use crate::filter::config;
 
 pub use files::files;
+pub use pdf::pdf_worker;
 
 /// Rows of a batch, at most; a batch also ends at [`BATCH_BYTES_MAX`] of text.
 pub const BATCH_ROWS_MAX: usize = 1024;
@@ -136,6 +138,7 @@ pub const KINDS: &[SourceKind] = &[
     mbox::KIND,
     mediawiki::KIND,
     parquet::KIND,
+    pdf::KIND,
     s2orc::KIND,
     stackexchange::KIND,
     tei::KIND,

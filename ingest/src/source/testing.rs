@@ -180,6 +180,17 @@ pub(crate) fn word_f1(found: &str, expected: &str) -> f64 {
     2.0 * common as f64 / (found.values().sum::<u64>() + expected.values().sum::<u64>()) as f64
 }
 
+/// Returns the share of runs of `n` words of `expected` that `found` has.
+pub(crate) fn shingle_recall(found: &str, expected: &str, n: usize) -> f64 {
+    let shingles = |text: &str| {
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let words: Vec<String> = words.map(str::to_lowercase).collect();
+        words.windows(n).map(|words| words.join(" ")).collect::<std::collections::HashSet<_>>()
+    };
+    let (found, expected) = (shingles(found), shingles(expected));
+    expected.intersection(&found).count() as f64 / expected.len() as f64
+}
+
 /// Makes a tar of `entries`, which have short names.
 pub(crate) fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
