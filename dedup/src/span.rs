@@ -64,7 +64,7 @@ pub trait SpanMethod: fmt::Debug + Send + Sync {
     /// When a file cannot be read, or `emit` fails.
     fn find(&self, pieces: Pieces<'_>, table_bytes: u64, emit: Emit<'_>) -> Result<()>;
 
-    /// Joins copies, sorted, that are pieces of one longer copy.
+    /// Joins copies that are pieces of one longer copy. They are sorted before and after.
     fn merge(&self, _repeats: &mut Vec<Repeat>) {}
 }
 

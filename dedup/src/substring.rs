@@ -111,7 +111,7 @@ impl SpanMethod for Config {
         let mut last: Option<Repeat> = None;
         find(n, table_bytes, self.keep_first, visit, &mut |next| match &mut last {
             Some(last) if joins(last, &next) => {
-                last.end = next.end;
+                last.end = last.end.max(next.end);
                 Ok(())
             }
             last => last.replace(next).map_or(Ok(()), &mut *emit),
@@ -120,6 +120,8 @@ impl SpanMethod for Config {
     }
 
     fn merge(&self, repeats: &mut Vec<Repeat>) {
+        // Copies of several places lie across each other: those of one longer copy are not neighbours by their start.
+        repeats.sort_unstable_by_key(|repeat| (repeat.row, source(repeat), repeat.start));
         repeats.dedup_by(|next, last| {
             let is_joined = joins(last, next);
             if is_joined {
@@ -127,21 +129,20 @@ impl SpanMethod for Config {
             }
             is_joined
         });
+        repeats.sort_unstable();
     }
+}
+
+/// Row of the first occurrence, and how far from a copy it stands: the same for all windows of one longer copy.
+fn source(repeat: &Repeat) -> Option<(u32, i64)> {
+    repeat.kept.map(|(row, start)| (row, i64::from(start) - i64::from(repeat.start)))
 }
 
 /// Whether `next` goes on with the text that `last` is a copy of.
 fn joins(last: &Repeat, next: &Repeat) -> bool {
-    let same_place = match (last.kept, next.kept) {
-        (Some(last_kept), Some(next_kept)) => {
-            let distance = i64::from(next.start) - i64::from(last.start);
-            last_kept.0 == next_kept.0
-                && i64::from(next_kept.1) - i64::from(last_kept.1) == distance
-        }
-        (None, None) => true,
-        _ => false,
-    };
-    last.row == next.row && (last.start..=last.end).contains(&next.start) && same_place
+    last.row == next.row
+        && source(last) == source(next)
+        && (last.start..=last.end).contains(&next.start)
 }
 
 /// A run of windows of one seed, as it is written.
@@ -431,6 +432,12 @@ mod tests {
         assert_eq!(found.iter().map(|repeat| (repeat.start, repeat.end)).min(), Some((1, 101)));
         assert_eq!(covered(&found).len(), 19_999);
         check(&["abababababababababababab", "babababababab"], 8);
+    }
+
+    #[test]
+    fn copies_of_two_places_lie_across_each_other() {
+        let copy = "ijklmnopijklmnopabcdefghijklmnopqé";
+        check(&["abcdefghijklmnopabcdefghabcdefgh", copy, copy], 15);
     }
 
     proptest! {
