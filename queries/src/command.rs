@@ -18,7 +18,10 @@ use crate::progress::Talk;
 use crate::run::{self, Options, Plan};
 use crate::server::{self, ServeArguments};
 use crate::session::Limits;
-use crate::{Error, Result, catalog, decontaminate, demo, function, record, report, shell};
+use crate::{
+    Error, Result, catalog, decontaminate, demo, function, interchange, record, report, sequences,
+    shell, verify,
+};
 
 /// Mills raw text into datasets of tokens, and answers SQL about every document on the way.
 #[derive(Debug, Parser)]
@@ -121,25 +124,47 @@ enum Verb {
         #[arg(long)]
         threads: Option<usize>,
     },
-    /// Check every shard of a corpus, or of one dataset, against its manifest.
+    /// Check every file that the versions of a corpus, or of one dataset, name: manifests, shards, tokenizers.
     ///
-    /// Exit code 1 when one differs.
+    /// Exit code 1 when one is not what it should be. Example: gristmill verify demo/corpus --deep
     Verify {
         /// A corpus or dataset.
         path: PathBuf,
+        /// Decode every row, too: columns, counts, lengths, ids, parents.
+        #[arg(long)]
+        deep: bool,
+        /// First put right what can be: shards under each other's names change back; other damaged files go to the
+        /// folder `damaged`, so that running the job again makes them anew.
+        #[arg(long)]
+        repair: bool,
     },
     /// Remove files that no version of a dataset names: what killed runs left behind.
     Clean {
         /// A corpus or dataset.
         path: PathBuf,
     },
-    /// List what can be named in a job or in SQL.
+    /// Print the sequences of a dataset of tokens as a trainer sees them, one JSON object per line.
+    ///
+    /// Example: gristmill read demo/corpus/tokens --seq-len 256 --batches 1 --batch 8
+    Read(sequences::ReadArguments),
+    /// Write a dataset of tokens as the files of another library.
+    ///
+    /// Example: gristmill export demo/corpus/tokens --format megatron --output megatron
+    Export(interchange::ExportArguments),
+    /// Make a dataset of the tokens in another library's files.
+    ///
+    /// Example: gristmill import openwebtext --format nanogpt --tokenizer gpt2/tokenizer.json --output tokens
+    Import(interchange::ImportArguments),
+    /// List what can be named in a job, in SQL, or as another library's format.
     List {
-        /// `sources`, `steps`, `dedup` or `functions`; all of them, without it.
+        /// `sources`, `steps`, `dedup`, `functions`, `exports` or `imports`; all of them, without it.
         what: Option<String>,
         /// Print the reference page in Markdown.
         #[arg(long)]
         reference: bool,
+        /// Print the page about the format of datasets in Markdown.
+        #[arg(long)]
+        format: bool,
     },
     /// Train a model: `gristmill-train train`.
     #[command(disable_help_flag = true)]
@@ -147,6 +172,12 @@ enum Verb {
     /// Continue a text with a trained model: `gristmill-train generate`.
     #[command(disable_help_flag = true)]
     Generate(Passed),
+    /// Talk with a tuned model by its own chat template: `gristmill-train chat`.
+    #[command(disable_help_flag = true)]
+    Chat(Passed),
+    /// Write a model with its adapter merged into it: `gristmill-train merge`.
+    #[command(disable_help_flag = true)]
+    Merge(Passed),
 }
 
 #[derive(Debug, Subcommand)]
@@ -238,13 +269,25 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
     match arguments.verb {
         Verb::Train(passed) => return pass_on("train", &passed, is_json),
         Verb::Generate(passed) => return pass_on("generate", &passed, is_json),
-        Verb::List { what, reference } => return list(what.as_deref(), reference, is_json),
+        Verb::Chat(passed) => return pass_on("chat", &passed, is_json),
+        Verb::Merge(passed) => return pass_on("merge", &passed, is_json),
         Verb::PdfWorker => {
             let served = ingest::source::pdf_worker();
             served.map_err(shard::Error::io("write", "standard output"))?;
             return Ok(ExitCode::SUCCESS);
         }
-        Verb::Verify { path } => return verify(&path, talk, is_json),
+        Verb::List { format: true, .. } => return print(&shard::format::page()),
+        Verb::List { what, reference, .. } => return list(what.as_deref(), reference, is_json),
+        Verb::Read(arguments) => return sequences::read(&arguments),
+        Verb::Export(arguments) => return interchange::export(&arguments, talk, is_json),
+        Verb::Import(arguments) => return interchange::import(&arguments, talk, is_json),
+        Verb::Verify { path, deep, repair } => {
+            let report = verify::verify(&path, deep, repair, talk)?;
+            if is_json {
+                print_json(&report)?;
+            }
+            return Ok(ExitCode::from(u8::from(!report.failures.is_empty())));
+        }
         Verb::Clean { path } => return clean(&path, is_json),
         Verb::Decontaminate { dataset, benchmarks, run, threads } => {
             let threads = threads.unwrap_or_else(|| Limits::standard().threads);
@@ -487,7 +530,7 @@ async fn report(
 }
 
 /// The datasets of a corpus, or the one that `path` is.
-fn datasets(path: &Path) -> Result<Vec<Dataset>> {
+pub(crate) fn datasets(path: &Path) -> Result<Vec<Dataset>> {
     let own = Dataset::at(path);
     if !own.versions()?.is_empty() {
         return Ok(vec![own]);
@@ -510,40 +553,6 @@ fn datasets(path: &Path) -> Result<Vec<Dataset>> {
         }));
     }
     Ok(with_versions)
-}
-
-fn verify(path: &Path, talk: Talk, is_json: bool) -> Result<ExitCode> {
-    let (mut n_shards, mut failures) = (0_u64, Vec::new());
-    for dataset in datasets(path)? {
-        for version in dataset.versions()? {
-            let snapshot = dataset.open(Some(version))?;
-            for shard in &snapshot.manifest.shards {
-                n_shards += 1;
-                if let Err(error) = snapshot.verify(shard) {
-                    talk.say(error.to_string());
-                    failures.push(error.to_string());
-                }
-            }
-            if let Some(tokenizer) = &snapshot.manifest.tokenizer {
-                let path = dataset.path().join(&tokenizer.path);
-                let found = store::hash_file(&path)?;
-                if found != tokenizer.fingerprint {
-                    let why = format!(
-                        "tokenizer `{}`: its blake3 is {found}, manifest says {}",
-                        path.display(),
-                        tokenizer.fingerprint
-                    );
-                    talk.say(&why);
-                    failures.push(why);
-                }
-            }
-        }
-    }
-    talk.say(format!("{n_shards} shards checked, {} differ", failures.len()));
-    if is_json {
-        print_json(&json!({ "shards": n_shards, "failures": failures }))?;
-    }
-    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn clean(path: &Path, is_json: bool) -> Result<ExitCode> {
@@ -571,11 +580,15 @@ fn list(what: Option<&str>, reference: bool, is_json: bool) -> Result<ExitCode> 
     let modifiers = ingest::modifier::KINDS.iter().map(|kind| (kind.name, kind.summary));
     let methods = dedup::KINDS.iter().map(|kind| (kind.name, kind.summary));
     let functions = function::KINDS.iter().map(|kind| (kind.name, kind.summary));
-    let all: [(&str, Vec<(&str, &str)>); 4] = [
+    let exports = shard::export::KINDS.iter().map(|kind| (kind.name, kind.summary));
+    let imports = shard::import::KINDS.iter().map(|kind| (kind.name, kind.summary));
+    let all: [(&str, Vec<(&str, &str)>); 6] = [
         ("sources", sources.collect()),
         ("steps", filters.chain(modifiers).collect()),
         ("dedup", methods.collect()),
         ("functions", functions.collect()),
+        ("exports", exports.collect()),
+        ("imports", imports.collect()),
     ];
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
     if let Some(what) = what

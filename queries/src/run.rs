@@ -247,7 +247,7 @@ fn run_folder(corpus: &Path, recipe: &Path) -> PathBuf {
 }
 
 /// Takes the corpus for this process, until it ends.
-fn lock(corpus: &Path) -> Result<File> {
+pub(crate) fn lock(corpus: &Path) -> Result<File> {
     let path = corpus.join(".lock");
     let file = File::create(&path).map_err(shard::Error::io("create", &path))?;
     match file.try_lock() {

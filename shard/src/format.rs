@@ -121,6 +121,7 @@ fn kind_of(value: &Value) -> &'static str {
         Value::Object(_) => "object",
         Value::Array(_) => "list",
         Value::Number(_) => "integer",
+        Value::Bool(_) => "boolean",
         _ => "text",
     }
 }

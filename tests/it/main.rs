@@ -18,6 +18,10 @@ mod duplicates;
 #[cfg(test)]
 mod fertility;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
+mod interchange;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 mod lineage;
@@ -34,3 +38,5 @@ mod server;
 mod signatures;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod verify;

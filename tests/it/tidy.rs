@@ -188,6 +188,12 @@ fn sql_functions_are_listed_once_and_sorted() {
 }
 
 #[test]
+fn formats_of_other_libraries_are_listed_once_and_sorted() {
+    check_kinds("shard/src/export");
+    check_kinds("shard/src/import");
+}
+
+#[test]
 fn models_are_listed_once_and_sorted() {
     check_kinds("trainer/src/model");
 }

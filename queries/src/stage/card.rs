@@ -1,4 +1,4 @@
-//! The dataset card: `README.md` in the layout of the Hugging Face hub, so that `datasets` opens the newest version's shards.
+//! The dataset card and its Croissant description: `README.md` in the layout of the Hugging Face hub, so that `datasets` opens the newest version's shards.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,13 +6,15 @@ use std::fmt::Write;
 use shard::dataset::Snapshot;
 use shard::store;
 
+use super::croissant;
 use crate::Result;
 
 /// Writes the card of a version; it says nothing that the manifest does not.
 ///
 /// # Errors
 /// When the file system refuses.
-pub(super) fn write(snapshot: &Snapshot) -> Result<()> {
+pub(crate) fn write(snapshot: &Snapshot) -> Result<()> {
+    store::replace(&snapshot.path.join(croissant::NAME), &croissant::describe(snapshot))?;
     Ok(store::replace(&snapshot.path.join("README.md"), card(snapshot).as_bytes())?)
 }
 

@@ -1,10 +1,11 @@
 //! The stages of a job, in the order in which they run, and the units that they are cut into.
 
-mod card;
+pub(crate) mod card;
 mod chat;
 pub mod contamination;
 pub mod conversations;
 pub mod costs;
+mod croissant;
 pub mod documents;
 pub mod duplicates;
 pub mod repeats;
@@ -113,12 +114,17 @@ pub fn fingerprint(stage: &str, config: &Value, parents: &[Parent], sources: &Va
     hash(all.to_string().as_bytes())
 }
 
-/// The newest version of `dataset` if it is what `fingerprint` names.
+/// The newest version of `dataset` if it is what `fingerprint` names and none of its files is gone.
 ///
 /// # Errors
 /// When the newest manifest cannot be read.
 pub fn finished(dataset: &Dataset, fingerprint: &str) -> Result<Option<Snapshot>> {
-    Ok(dataset.newest()?.filter(|newest| newest.manifest.fingerprint == fingerprint))
+    match dataset.newest()? {
+        Some(newest) if newest.manifest.fingerprint == fingerprint => {
+            Ok(newest.is_present()?.then_some(newest))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Commits `manifest` on top of the newest version, and writes its card.
