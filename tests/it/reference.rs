@@ -1,4 +1,4 @@
-//! The reference page is what the program says of itself.
+//! The generated pages are what the program says of itself.
 
 use std::fs;
 
@@ -6,11 +6,19 @@ use crate::mill::root;
 
 #[test]
 fn reference_page_is_the_one_that_the_program_prints() {
-    let path = root().join("docs/reference.md");
-    let command = "cargo run --bin gristmill -- list --reference > docs/reference.md";
+    check("docs/reference.md", "list --reference", &queries::function::reference());
+}
+
+#[test]
+fn page_of_the_format_is_the_one_that_the_program_prints() {
+    check("docs/formats/v1.md", "list --format", &shard::format::page());
+}
+
+fn check(page: &str, verb: &str, expected: &str) {
+    let path = root().join(page);
+    let command = format!("cargo run --bin gristmill -- {verb} > {page}");
     let page = fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}: run `{command}`", path.display()));
-    let expected = queries::function::reference();
     let differing =
         page.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
     assert!(
