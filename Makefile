@@ -91,6 +91,14 @@ $(AXE):
 	mkdir -p $(VENV)/axe-core-4.14.1
 	cd $(VENV)/axe-core-4.14.1 && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz
 
+.PHONY: interop
+interop: build ## exports, imports and open folders against the other libraries themselves (several GB of Python)
+	scripts/interop.sh interop
+
+.PHONY: python
+python: build ## the Python package, built and compared with the Rust reader (the same Python environment)
+	scripts/interop.sh python
+
 .PHONY: clean-demo
 clean-demo: ## remove what the demo made
 	rm -rf demo
