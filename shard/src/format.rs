@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use arrow::datatypes::Field;
 use serde_json::{Value, json};
 
 use crate::manifest::{
     Counts, FORMAT_VERSION, Manifest, Parent, RowGroup, Shard, SourceRead, TokenizerInfo,
 };
-use crate::schema::{DatasetKind, loss_mask_field};
+use crate::schema::{DatasetKind, loss_mask_field, weight_fields};
 use crate::writer::{ROW_GROUP_BYTES_MAX, ROW_GROUP_ROWS_MAX, ROW_GROUP_TOKEN_BYTES_MAX};
 
 /// Returns the page about the format of datasets, in Markdown.
@@ -32,15 +33,29 @@ pub fn page() -> String {
     for kind in DatasetKind::ALL {
         page.line(&format!("\n### `{kind}`\n\n| column | type | meaning |\n|---|---|---|"));
         let schema = kind.schema();
-        let mask = (kind == DatasetKind::Tokens).then(loss_mask_field);
-        for field in schema.fields().iter().map(AsRef::as_ref).chain(mask.as_ref()) {
+        let optional = optional_fields(kind);
+        for field in schema.fields().iter().map(AsRef::as_ref).chain(&optional) {
             let null = if field.is_nullable() { " or null" } else { "" };
             let name = field.name();
-            let meaning = meaning(COLUMNS, &format!("{kind}.{name}")).unwrap_or_default();
+            let meaning = column(kind, name).unwrap_or_default();
             page.line(&format!("| `{name}` | {}{null} | {meaning} |", field.data_type()));
         }
     }
     page.0
+}
+
+/// Returns what a column of a kind of dataset means; nothing for columns that steps add.
+#[must_use]
+pub fn column(kind: DatasetKind, name: &str) -> Option<&'static str> {
+    meaning(COLUMNS, &format!("{kind}.{name}"))
+}
+
+/// Columns that only some datasets of the kind have.
+fn optional_fields(kind: DatasetKind) -> Vec<Field> {
+    match kind {
+        DatasetKind::Tokens => [loss_mask_field()].into_iter().chain(weight_fields()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 struct Page(String);
@@ -209,70 +224,106 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 const COLUMNS: &[(&str, &str)] = &[
-    ("documents.id", "xxh3-128 of the source's name, a zero byte and the locator"),
+    (
+        "documents.id",
+        "hash of the source's name and the locator: xxh3-128 of name, zero byte, locator; `id_of('…')` finds it in SQL",
+    ),
     ("documents.text", "the text after all steps"),
     ("documents.source", "name of the source in the job"),
-    ("documents.kind", "web, code, book, paper, encyclopedia, conversation, table"),
-    ("documents.url", "where it was published"),
+    ("documents.kind", "web, code, book, paper, encyclopedia, conversation or table"),
+    ("documents.url", "address of the page or file"),
     ("documents.locator", "`file#offset` or `file#record`: leads back to the bytes"),
     ("documents.date", "when it was published or fetched"),
-    ("documents.language", "as the source or a step says"),
-    ("documents.license", "as the source or a step says"),
-    ("documents.bytes_raw", "bytes of the record before anything was extracted"),
-    ("documents.metadata", "what the source knows beyond these columns"),
+    ("documents.language", "ISO 639 code that a step found, or the source knew"),
+    ("documents.license", "as the source or a step states it"),
+    ("documents.bytes_raw", "bytes of the record before any step"),
+    ("documents.metadata", "what the source knows beyond these columns, by name"),
     ("dropped.id", "the document"),
     ("dropped.step", "position and name of the step; `source` for records that gave no document"),
     ("dropped.rule", "the rule of the step"),
-    ("dropped.reason", "why it went"),
-    ("dropped.values", "what the rule looked at, a JSON object"),
+    ("dropped.reason", "why the document went"),
+    ("dropped.values", "the signals that the rule looked at, as a JSON object"),
     ("dropped.source", "as of documents"),
     ("dropped.kind", "as of documents"),
     ("dropped.url", "as of documents"),
     ("dropped.locator", "as of documents"),
-    ("dropped.text", "with `keep_text` only"),
+    ("dropped.text", "the text as the step saw it; only with `keep_text`"),
     ("edits.id", "the document"),
     ("edits.step", "position and name of the step"),
-    ("edits.start", "first byte in the text before the step"),
-    ("edits.end", "the byte after the span"),
+    ("edits.start", "first byte of the span in the text before the step"),
+    ("edits.end", "byte behind the span in the text before the step"),
     ("edits.rule", "what matched"),
     ("edits.replacement", "what stands there now"),
     ("signatures.row", "position in `documents`, from 0, over all shards"),
     ("signatures.id", "the document"),
     ("signatures.text_bytes", "bytes of its text"),
-    ("signatures.content", "hash of its normalized text"),
-    ("signatures.url", "its canonical address"),
-    ("signatures.signature", "minimum hashes of its shingles"),
+    ("signatures.content", "hash of the normalized text; null where the job does not ask for it"),
+    ("signatures.url", "the canonical address; null where the job does not ask for it"),
+    ("signatures.signature", "minimum hashes; null where the job does not ask for them"),
     ("duplicates.id", "the copy"),
-    ("duplicates.kept_id", "the document that stays"),
-    ("duplicates.cluster_id", "row of the first document of the cluster"),
-    ("duplicates.similarity", "Jaccard index of both; null for equal addresses"),
+    ("duplicates.kept_id", "the document that stays instead"),
+    (
+        "duplicates.cluster_id",
+        "the first document of the cluster, by its position in the order of preference",
+    ),
+    ("duplicates.similarity", "Jaccard index of the shingles of both; null for equal URLs"),
     ("duplicates.method", "url, exact or minhash"),
-    ("duplicates.row", "position of the copy in `documents`"),
-    ("duplicates.kept_row", "position of the kept one"),
+    ("duplicates.row", "position of the copy in `documents`, from 0, over all shards"),
+    ("duplicates.kept_row", "position of the document that stays"),
     ("repeats.id", "the document"),
     ("repeats.start", "first byte of the span in `documents.text`"),
-    ("repeats.end", "the byte after it"),
-    ("repeats.kept_id", "document of the first occurrence; null where that goes, too"),
-    ("repeats.kept_start", "its first byte there"),
+    ("repeats.end", "byte behind the span"),
+    (
+        "repeats.kept_id",
+        "the document of the first occurrence; null where a method takes that out, too",
+    ),
+    ("repeats.kept_start", "first byte of the first occurrence"),
     ("repeats.method", "paragraph, sentence_span or substring"),
-    ("repeats.drops_document", "whether too little of the document is left"),
+    ("repeats.drops_document", "whether so little is left that the document goes as a whole"),
     ("contamination.id", "the document"),
-    ("contamination.start", "first byte of the shared text"),
-    ("contamination.end", "the byte after it"),
-    ("contamination.benchmark", "name of the evaluation set in the job"),
-    ("contamination.item", "position of the item in it, from 0"),
-    ("contamination.field", "query, answer or overlap"),
-    ("contamination.n_grams", "different n-grams of the field in this range"),
-    ("contamination.coverage", "share of the field's n-grams that the document has"),
-    ("contamination.action", "drop, cut or report"),
-    ("tokens.document_id", "the document"),
-    ("tokens.tokens", "its ids, the end of document last"),
-    ("tokens.n_tokens", "how many"),
+    ("contamination.start", "first byte of the span that the document shares with the item"),
+    ("contamination.end", "byte behind the span"),
+    ("contamination.benchmark", "the benchmark's name in the job"),
+    ("contamination.item", "position of the item in the benchmark, from 0"),
+    (
+        "contamination.field",
+        "query, answer, or overlap: the end of the one and the beginning of the other",
+    ),
+    ("contamination.n_grams", "n-grams of the field in the span that differ from each other"),
+    (
+        "contamination.coverage",
+        "share of the field's n-grams that the document has, in all spans together",
+    ),
+    ("contamination.action", "what became of the document: drop, cut or report"),
+    ("conversations.id", "the document"),
+    ("conversations.messages", "its turns, in order"),
+    ("conversations.label", "whether the answer is wanted, where the data say so"),
+    ("preferences.id", "the document"),
+    ("preferences.prompt", "what both answers have in common"),
+    ("preferences.chosen", "the turns of the preferred answer"),
+    ("preferences.rejected", "the turns of the other one"),
+    ("conversations.tools", "the functions that the model may call, as JSON"),
+    ("conversations.source", "as of documents"),
+    ("conversations.url", "as of documents"),
+    ("conversations.locator", "as of documents"),
+    ("conversations.language", "as of documents"),
+    ("conversations.license", "as of documents"),
+    ("preferences.tools", "the functions that the model may call, as JSON"),
+    ("preferences.source", "as of documents"),
+    ("preferences.url", "as of documents"),
+    ("preferences.locator", "as of documents"),
+    ("preferences.language", "as of documents"),
+    ("preferences.license", "as of documents"),
+    ("tokens.document_id", "the document: `documents.id`"),
+    ("tokens.tokens", "ids of the tokens, with the end of the document"),
+    ("tokens.n_tokens", "how many they are"),
     ("tokens.loss_mask", "whether each token is a target; only where not all are"),
-    ("metrics.run", "name of the run"),
-    ("metrics.step", "optimizer step"),
-    ("metrics.name", "`train/loss` and so on"),
-    ("metrics.value", "the measurement"),
+    ("tokens.cluster_size", "documents that this one stands for; only with `[dedup] reweight`"),
+    ("tokens.weight", "how often it counts; only with `[dedup] reweight`"),
+    ("metrics.run", "the run's name"),
+    ("metrics.step", "optimizer updates made when it was measured"),
+    ("metrics.name", "what was measured: `train/loss`, `validation/loss`, …"),
+    ("metrics.value", "what it was"),
 ];
 
 #[cfg(test)]
@@ -280,7 +331,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::schema::LOSS_MASK;
 
     #[test]
     fn every_key_and_column_is_described_and_nothing_else() {
@@ -290,11 +340,10 @@ mod tests {
         let columns: BTreeSet<String> = DatasetKind::ALL
             .into_iter()
             .flat_map(|kind| {
-                let schema = kind.schema();
-                let names = schema.fields().iter().map(move |it| format!("{kind}.{}", it.name()));
-                names.collect::<Vec<_>>()
+                let (schema, optional) = (kind.schema(), optional_fields(kind));
+                let fields = schema.fields().iter().map(AsRef::as_ref).chain(&optional);
+                fields.map(|it| format!("{kind}.{}", it.name())).collect::<Vec<_>>()
             })
-            .chain([format!("tokens.{LOSS_MASK}")])
             .collect();
         let described: BTreeSet<String> =
             COLUMNS.iter().map(|(column, _)| (*column).to_owned()).collect();

@@ -312,6 +312,13 @@ pub fn loss_mask_field() -> Field {
     Field::new(LOSS_MASK, DataType::List(Arc::new(item)), false)
 }
 
+/// The columns that `tokens` has where kept documents count by the size of their cluster, after all others: the documents
+/// that each one stands for, and its weight.
+#[must_use]
+pub fn weight_fields() -> [Field; 2] {
+    ["cluster_size", "weight"].map(|name| Field::new(name, DataType::UInt32, false))
+}
+
 static METRICS: LazyLock<SchemaRef> = LazyLock::new(|| {
     schema(vec![
         text("run", false),

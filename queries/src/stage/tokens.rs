@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shard::dataset::Snapshot;
 use shard::manifest::{Counts, Manifest, Parent, Shard};
-use shard::schema::{DatasetKind, ID_BYTES, loss_mask_field};
+use shard::schema::{DatasetKind, ID_BYTES, loss_mask_field, weight_fields};
 use shard::split::Splits;
 use shard::store;
 use shard::tokenizer::{Tokenizer, TokenizerSpec, train};
@@ -527,7 +527,7 @@ fn schema(is_masked: bool, is_weighted: bool) -> SchemaRef {
         fields.push(Arc::new(loss_mask_field()));
     }
     if is_weighted {
-        fields.extend(Weights::fields());
+        fields.extend(weight_fields().map(Arc::new));
     }
     Arc::new(Schema::new(fields))
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, FieldRef};
 use shard::dataset::Snapshot;
 
 use super::tokens::{Id, id, read_columns};
@@ -79,12 +78,7 @@ impl Weights {
         Ok(Self { sizes, table })
     }
 
-    /// The columns `cluster_size` and `weight` of `tokens`.
-    pub(super) fn fields() -> [FieldRef; 2] {
-        ["cluster_size", "weight"].map(|name| Arc::new(Field::new(name, DataType::UInt32, false)))
-    }
-
-    /// Their values for some documents.
+    /// The columns of [`shard::schema::weight_fields`] for some documents.
     pub(super) fn columns(&self, ids: &FixedSizeBinaryArray) -> [ArrayRef; 2] {
         let size = |row| self.sizes.get(ids.value(row)).copied().unwrap_or(1);
         let sizes = UInt32Array::from_iter_values((0..ids.len()).map(size));
