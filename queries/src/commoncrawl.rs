@@ -29,7 +29,7 @@ pub struct CommonCrawlArguments {
     /// Name of the crawl (`CC-MAIN-2024-22`); records of others are passed over.
     #[arg(long, default_value = "")]
     crawl: String,
-    /// What stands before the names of archives: a URL, or a folder [default: https://data.commoncrawl.org/].
+    /// What stands before the names of archives: a URL, or a folder [default: `https://data.commoncrawl.org/`].
     #[arg(long)]
     base: Option<String>,
     /// Folder of the WARC segments and the state.

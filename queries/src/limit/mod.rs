@@ -3,7 +3,7 @@
 //! | limit | watched | where |
 //! |---|---|---|
 //! | shape | before the statement is parsed | [`statement`](crate::statement) |
-//! | memory | by the pool of the session's operators; single values by [`function`] | [`session`](crate::session) |
+//! | memory | by the pool of the session's operators; single values by `function` | [`session`](crate::session) |
 //! | time, rows | while rows come | [`Bounded`] |
 //! | bytes | while rows are written | [`Sink`] |
 //!
