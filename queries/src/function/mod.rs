@@ -9,15 +9,19 @@
 //! All take the keys of the job's step as a literal second argument: `gopher_quality(text, 'min_words = 20')`.
 //! A null text gives null. Every function is a pure function of its arguments.
 
+mod bm25;
+mod bm25_stats;
 mod contains_any;
 mod diff;
 mod filter;
 mod hex;
+mod histogram;
 mod id_of;
 mod jaccard;
 mod minhash;
 mod modifier;
 mod ngrams;
+mod quantiles;
 mod reference;
 mod sample_key;
 mod settings;
@@ -35,8 +39,8 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::{Result as EngineResult, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
-    Volatility,
+    Accumulator, AccumulatorFactoryFunction, AggregateUDF, ColumnarValue, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility, create_udaf,
 };
 use datafusion::prelude::SessionContext;
 
@@ -61,18 +65,43 @@ pub struct FunctionKind {
     /// A call, and what it gives when cast to text.
     pub example: (&'static str, &'static str),
     /// Builds it.
-    pub build: fn() -> ScalarUDF,
+    pub build: fn() -> Function,
+}
+
+/// A function for the engine.
+#[derive(Debug)]
+pub enum Function {
+    /// A value for each row.
+    Scalar(ScalarUDF),
+    /// One value for many rows.
+    Aggregate(AggregateUDF),
+}
+
+impl From<ScalarUDF> for Function {
+    fn from(function: ScalarUDF) -> Self {
+        Self::Scalar(function)
+    }
+}
+
+impl From<AggregateUDF> for Function {
+    fn from(function: AggregateUDF) -> Self {
+        Self::Aggregate(function)
+    }
 }
 
 /// Every function of our own, sorted by name. Adding one is a file here and a line in this list.
 pub const KINDS: &[FunctionKind] = &[
+    bm25::KIND,
+    bm25_stats::KIND,
     contains_any::KIND,
     diff::KIND,
     hex::KIND,
+    histogram::KIND,
     id_of::KIND,
     jaccard::KIND,
     minhash::KIND,
     ngrams::KIND,
+    quantiles::KIND,
     sample_key::KIND,
     token_count::KIND,
     url_host::KIND,
@@ -87,7 +116,10 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
     for kind in KINDS {
         // The only one that names a file.
         if files == Files::Any || kind.name != token_count::KIND.name {
-            ctx.register_udf((kind.build)());
+            match (kind.build)() {
+                Function::Scalar(function) => ctx.register_udf(function),
+                Function::Aggregate(function) => ctx.register_udaf(function),
+            }
         }
     }
     for kind in ingest::filter::KINDS {
@@ -114,9 +146,9 @@ impl Plain {
         arguments: Vec<Vec<DataType>>,
         returns: DataType,
         body: fn(&[ArrayRef]) -> EngineResult<ArrayRef>,
-    ) -> ScalarUDF {
+    ) -> Function {
         let signature = one_of(arguments);
-        ScalarUDF::new_from_impl(Self { name, signature, returns, body })
+        ScalarUDF::new_from_impl(Self { name, signature, returns, body }).into()
     }
 }
 
@@ -159,6 +191,18 @@ impl ScalarUDFImpl for Plain {
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         constant_or_array(is_constant, (self.body)(&arrays)?)
     }
+}
+
+/// An aggregate without settings: an accumulator, and the types of its arguments, its result and its state.
+fn aggregate<A: Accumulator + Default + 'static>(
+    name: &str,
+    arguments: Vec<DataType>,
+    returns: DataType,
+    state: Vec<DataType>,
+) -> Function {
+    let accumulator: AccumulatorFactoryFunction = Arc::new(|_| Ok(Box::<A>::default()));
+    let (returns, state) = (Arc::new(returns), Arc::new(state));
+    create_udaf(name, arguments, returns, Volatility::Immutable, accumulator, state).into()
 }
 
 fn one_of(arguments: Vec<Vec<DataType>>) -> Signature {
