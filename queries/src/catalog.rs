@@ -6,9 +6,10 @@
 //! | `documents@3` | version 3 |
 //! | `metrics` | all training runs together |
 //! | `runs` | all training runs: what they were trained on, and how far |
+//! | `checkpoints` | of all training runs: those that are there, and those that gave way to newer ones |
 //! | `manifests` | every version of every dataset |
 //! | `warc('raw/*.warc.gz')`, … | the records of files, as `documents` with the column `reject` |
-//! | [`trained_on`](crate::lineage) | the documents behind training steps |
+//! | `trained_on`, `seen_by`, `held_by`, `origin` | [from steps to documents and back](crate::lineage) |
 
 pub(crate) mod comment;
 
@@ -46,6 +47,8 @@ use crate::{Result, lineage};
 const DEFAULT_CATALOG: &str = "datafusion";
 /// The folder of a corpus, or beside it, that holds training runs.
 const RUNS: &str = "runs";
+/// The table of the checkpoints of all runs.
+const CHECKPOINTS: &str = "checkpoints";
 
 /// Returns a session whose tables are those of `corpus`.
 ///
@@ -108,9 +111,12 @@ pub async fn register_as(ctx: &SessionContext, corpus: &Path, schema: Option<&st
     )?;
     listed.extend(metrics);
     replace("manifests".to_owned(), manifests(&listed)?)?;
-    let found = lineage::runs(&run_folders(&corpus)?)?;
-    let found = MemTable::try_new(found.schema(), vec![vec![found]])?;
-    replace(RUNS.to_owned(), Arc::new(found))?;
+    let folders = run_folders(&corpus)?;
+    let found = [(RUNS, lineage::runs(&folders)?), (CHECKPOINTS, lineage::checkpoints(&folders)?)];
+    for (name, rows) in found {
+        let rows = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
+        replace(name.to_owned(), Arc::new(rows))?;
+    }
     // Functions have no schema: their names are relative to the first corpus.
     if schema.is_some() {
         return Ok(());
@@ -208,7 +214,7 @@ fn metrics(corpus: &Path) -> Result<Vec<(String, Snapshot)>> {
 }
 
 /// The name and folder of every run in or beside the corpus.
-fn run_folders(corpus: &Path) -> Result<Vec<(String, PathBuf)>> {
+pub(crate) fn run_folders(corpus: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for folder in [Some(corpus), corpus.parent()].into_iter().flatten() {
         let folder = folder.join(RUNS);

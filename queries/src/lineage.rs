@@ -1,66 +1,53 @@
-//! From a training step back to its documents: the table function `trained_on(run, from_step, to_step)`.
+//! From a training step back to its documents and their bytes, and from a document to every step that saw it.
+//!
+//! | function | rows |
+//! |---|---|
+//! | `trained_on(run, from_step, to_step)` | the parts of documents in the sequences of some steps |
+//! | `seen_by('id', …)` | the steps of all runs that saw a document; without an id, of every document |
+//! | `held_by('id', …)` | the shards of all versions of all datasets that have rows of a document |
+//! | `origin('id', …)` | the file, the place in it and the address that a document came from |
+
+mod held_by;
+mod origin;
+mod parts;
+mod rows;
+mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, StringArray, UInt32Array, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, BooleanArray, StringArray, UInt64Array};
 use arrow::record_batch::RecordBatch;
-use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result as EngineResult, plan_err};
 use datafusion::datasource::{ViewTable, provider_as_source};
-use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{JoinType, LogicalPlanBuilder, col};
-use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
-use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shard::Dataset;
 use shard::dataset::Snapshot;
-use shard::packing::Packing;
-use shard::reader::{ReaderConfig, SequenceReader};
 use shard::schema::{DatasetKind, ID_BYTES};
 
-use crate::catalog::{number_literal, table, text_literal};
+use rows::Rows;
+use run::{History, RUN_FILE};
+
+use crate::catalog::{number_literal, run_folders, table, text_literal};
 use crate::session::{Files, no_file};
 use crate::{Error, Result};
 
-/// What the trainer writes into a run's folder for this purpose.
-const RUN_FILE: &str = "run.json";
+pub(crate) type Id = [u8; ID_BYTES as usize];
 
-/// Makes `trained_on(run, from_step, to_step)` callable in `ctx`.
+/// Makes the module's functions callable in `ctx`.
 pub(crate) fn register(ctx: &SessionContext, corpus: &Path) {
     let files = Files::of(ctx);
     let here = (files == Files::Any).then_some(Path::new(""));
     let bases = [Some(corpus), corpus.parent(), here];
     let bases = bases.into_iter().flatten().map(Path::to_owned).collect();
     ctx.register_udtf("trained_on", Arc::new(TrainedOn { bases, files }));
-}
-
-/// The part of `run.json` that decides which sequences a step saw.
-#[derive(Clone, Debug, Deserialize)]
-struct Run {
-    tokens: RunTokens,
-    seq_len: usize,
-    batch_sequences: u64,
-    seed: u64,
-    /// Updates made so far.
-    steps_done: u64,
-}
-
-/// The version of a dataset that a run reads.
-#[derive(Clone, Debug, Deserialize)]
-struct RunTokens {
-    /// Relative to the run's folder.
-    dataset: PathBuf,
-    version: u64,
-    manifest: String,
-    split: String,
+    ctx.register_udtf("seen_by", Arc::new(SeenBy { corpus: corpus.to_owned() }));
+    ctx.register_udtf("held_by", Arc::new(held_by::HeldBy { corpus: corpus.to_owned() }));
+    ctx.register_udtf("origin", Arc::new(origin::Origin { corpus: corpus.to_owned() }));
 }
 
 /// The steps of a run that saw a document.
@@ -74,49 +61,44 @@ pub struct Steps {
     pub n: u64,
 }
 
+impl Steps {
+    fn of(numbers: &BTreeSet<u64>) -> Option<Self> {
+        let (first, last) = (*numbers.first()?, *numbers.last()?);
+        Some(Self { first, last, n: numbers.len() as u64 })
+    }
+}
+
 /// Returns the steps of the run `name` that saw each of `documents`; those that no step saw are left out.
 ///
-/// Reads where the documents of every sequence of the run begin, not their tokens.
+/// Reads ids and lengths of the dataset's rows, not their tokens. Steps that were skipped or undone count as well.
 ///
 /// # Errors
 /// When there is no such run, or it was trained on another version than `tokens`.
 pub(crate) fn steps(
     name: &str,
     tokens: &Snapshot,
-    documents: &BTreeSet<[u8; ID_BYTES as usize]>,
-) -> Result<BTreeMap<[u8; ID_BYTES as usize], Steps>> {
+    documents: &BTreeSet<Id>,
+) -> Result<BTreeMap<Id, Steps>> {
     let corpus = tokens.path.parent().unwrap_or(Path::new("")).to_owned();
-    let (_, run) =
-        TrainedOn { bases: vec![PathBuf::new(), corpus], files: Files::Any }.run(name)?;
-    if run.tokens.manifest != tokens.manifest_hash {
-        return Err(Error::Job {
-            place: name.to_owned(),
-            message: format!(
-                "it was trained on manifest {}, version {} of `{}` is {}",
-                run.tokens.manifest,
-                tokens.version,
-                tokens.path.display(),
-                tokens.manifest_hash
-            ),
-            hint: Some("name the dataset that the run was trained on".to_owned()),
-        });
+    let bases = vec![PathBuf::new(), corpus];
+    let history = TrainedOn { bases, files: Files::Any }.history(name)?;
+    if history.run.tokens.manifest != tokens.manifest_hash {
+        return Err(run::other_manifest(name, &history.run.tokens, tokens));
     }
-    let mut reader = run.reader(&tokens.path)?;
-    let mut seen: BTreeMap<_, Steps> = BTreeMap::new();
-    for step in 1..=run.steps_done {
-        for sample in (step - 1) * run.batch_sequences..step * run.batch_sequences {
-            for part in reader.documents(sample)? {
-                if !documents.contains(&part.document_id) {
-                    continue;
-                }
-                let steps =
-                    seen.entry(part.document_id).or_insert(Steps { first: step, last: 0, n: 0 });
-                steps.n += u64::from(steps.last != step);
-                steps.last = step;
-            }
-        }
+    let mut seen: BTreeMap<Id, BTreeSet<u64>> = BTreeMap::new();
+    for (step, _, _, part) in parts::find(&history, &history.reader(&tokens.path)?, documents)? {
+        seen.entry(part.document_id).or_default().insert(step.number);
     }
-    Ok(seen)
+    Ok(seen.into_iter().filter_map(|(id, numbers)| Some((id, Steps::of(&numbers)?))).collect())
+}
+
+/// The runs in and beside a corpus.
+fn histories(corpus: &Path) -> Result<Vec<History>> {
+    let mut found = Vec::new();
+    for (name, folder) in run_folders(corpus)? {
+        found.extend(History::read(&name, &folder)?);
+    }
+    Ok(found)
 }
 
 /// Returns a table of the runs whose folders are given with their names: what each was trained on, and how far.
@@ -128,14 +110,14 @@ pub(crate) fn steps(
 pub(crate) fn runs(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
     let mut found = Vec::new();
     for (name, folder) in folders {
-        if let Some(run) = read_run(folder)? {
+        if let Some(run) = run::read_run(folder)? {
             found.push((name, run));
         }
     }
-    let text = |value: &dyn Fn(&(&String, Run)) -> String| -> ArrayRef {
+    let text = |value: &dyn Fn(&(&String, run::Run)) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(found.iter().map(value)))
     };
-    let count = |value: &dyn Fn(&Run) -> u64| -> ArrayRef {
+    let count = |value: &dyn Fn(&run::Run) -> u64| -> ArrayRef {
         Arc::new(UInt64Array::from_iter_values(found.iter().map(|(_, run)| value(run))))
     };
     Ok(RecordBatch::try_from_iter([
@@ -151,41 +133,30 @@ pub(crate) fn runs(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
     ])?)
 }
 
-/// What the trainer wrote into the folder of a run, nothing where it wrote nothing.
-fn read_run(folder: &Path) -> Result<Option<Run>> {
-    let path = folder.join(RUN_FILE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-        {
-            return Ok(None);
+/// Returns a table of the checkpoints and finished models of these runs: those that are there, and those that gave
+/// way to newer ones.
+///
+/// # Errors
+/// When a run cannot be read.
+pub(crate) fn checkpoints(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
+    let mut found = Vec::new();
+    for (name, folder) in folders {
+        if let Some(history) = History::read(name, folder)? {
+            found.extend(history.checkpoints.into_iter().map(|it| (name.clone(), it)));
         }
-        Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
-    };
-    let run = serde_json::from_slice(&bytes).map_err(|error| shard::Error::Corrupt {
-        what: format!("run `{}`", path.display()),
-        why: error.to_string(),
-        hint: "it is written by `gristmill train`: train again, or name another run".into(),
-    })?;
-    Ok(Some(run))
-}
-
-impl Run {
-    fn reader(&self, tokens: &Path) -> Result<SequenceReader> {
-        let config = ReaderConfig {
-            split: self.tokens.split.clone(),
-            seq_len: self.seq_len,
-            seed: self.seed,
-            verify: false,
-            packing: Packing::Stream,
-            mask_documents: false,
-        };
-        Ok(SequenceReader::open(tokens, Some(self.tokens.version), config)?)
     }
+    let runs: ArrayRef = Arc::new(StringArray::from_iter_values(found.iter().map(|(run, _)| run)));
+    let names = found.iter().map(|(_, checkpoint)| &checkpoint.name);
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
+    let steps = found.iter().map(|(_, checkpoint)| checkpoint.step);
+    let steps: ArrayRef = Arc::new(UInt64Array::from_iter_values(steps));
+    let kept: Vec<bool> = found.iter().map(|(_, checkpoint)| checkpoint.is_kept).collect();
+    let kept: ArrayRef = Arc::new(BooleanArray::from(kept));
+    let columns = [("run", runs), ("checkpoint", names), ("step", steps), ("is_kept", kept)];
+    Ok(RecordBatch::try_from_iter(columns)?)
 }
 
-/// Rows: step, sequence, sequence_offset, document_id, url, locator, source, first_token, n_tokens; ordered by step, sequence and offset.
+/// Ordered by step, sequence and offset.
 #[derive(Debug)]
 struct TrainedOn {
     /// Runs are named relative to one of these: the corpus, the folder it lies in, the working directory.
@@ -207,33 +178,29 @@ impl TableFunctionImpl for TrainedOn {
                 "`trained_on` takes a run and two steps as literals: `trained_on('runs/gpt', 1, 10)`"
             );
         };
-        let (folder, run) = self.run(name)?;
-        if from == 0 || from > to || to > run.steps_done {
+        let history = self.history(name)?;
+        if from == 0 || from > to || to > history.run.steps_done {
             return plan_err!(
                 "steps {from} to {to} of `{name}` do not exist: it has made the steps 1 to {}",
-                run.steps_done
+                history.run.steps_done
             );
         }
-        let tokens = folder.join(&run.tokens.dataset);
-        let snapshot = Dataset::at(&tokens).open(Some(run.tokens.version)).map_err(Error::from)?;
-        if snapshot.manifest_hash != run.tokens.manifest {
-            return plan_err!(
-                "`{name}` was trained on manifest {}, version {} of `{}` is {}",
-                run.tokens.manifest,
-                run.tokens.version,
-                tokens.display(),
-                snapshot.manifest_hash
-            );
+        let tokens = history.dataset();
+        let snapshot = tokens.open(Some(history.run.tokens.version)).map_err(Error::from)?;
+        if snapshot.manifest_hash != history.run.tokens.manifest {
+            return Err(run::other_manifest(name, &history.run.tokens, &snapshot).into());
         }
         // The version that the tokens were made from, where the manifest says so.
-        let documents = Dataset::at(tokens.join("..").join(DatasetKind::Documents.name()));
+        let documents = Dataset::at(tokens.path().join("..").join(DatasetKind::Documents.name()));
         let parents = &snapshot.manifest.parents;
         let parent = parents.iter().find(|parent| parent.dataset == DatasetKind::Documents.name());
         let documents = documents.open(parent.map(|parent| parent.version)).map_err(Error::from)?;
         let runtime = arguments.session().runtime_env();
         let documents = table(runtime, DatasetKind::Documents, &[documents])?;
-        let stream = Parts { schema: parts_schema(), tokens, run, from, to };
-        let parts = StreamingTable::try_new(parts_schema(), vec![Arc::new(stream)])?;
+        let parts = Rows::table(parts::schema(), move |send| {
+            let is_wanted = |step: run::Step| (from..=to).contains(&step.number);
+            parts::send_steps(&history, tokens.path(), is_wanted, send)
+        })?;
         let right = LogicalPlanBuilder::scan("documents", provider_as_source(documents), None)?;
         let right = right.project(["id", "url", "locator", "source"].map(col))?.build()?;
         let order = ["step", "sequence", "sequence_offset"].map(|name| col(name).sort(true, false));
@@ -250,6 +217,7 @@ impl TableFunctionImpl for TrainedOn {
                     "source",
                     "first_token",
                     "n_tokens",
+                    "outcome",
                 ]
                 .map(|name| col(name).alias(name)),
             )?
@@ -260,15 +228,15 @@ impl TableFunctionImpl for TrainedOn {
 }
 
 impl TrainedOn {
-    fn run(&self, name: &str) -> Result<(PathBuf, Run)> {
+    fn history(&self, name: &str) -> Result<History> {
         let is_below = |part| matches!(part, Component::Normal(_));
         if self.files == Files::Corpus && !Path::new(name).components().all(is_below) {
             return Err(no_file(&format!("the run `{name}`")));
         }
         let folders: Vec<PathBuf> = self.bases.iter().map(|base| base.join(name)).collect();
         for folder in &folders {
-            if let Some(run) = read_run(folder)? {
-                return Ok((folder.to_owned(), run));
+            if let Some(history) = History::read(name, folder)? {
+                return Ok(history);
             }
         }
         Err(shard::Error::Missing {
@@ -279,75 +247,34 @@ impl TrainedOn {
     }
 }
 
-fn parts_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("step", DataType::UInt64, false),
-        Field::new("sequence", DataType::UInt64, false),
-        // Of the part in its sequence, in tokens.
-        Field::new("sequence_offset", DataType::UInt32, false),
-        Field::new("document_id", DataType::FixedSizeBinary(ID_BYTES), false),
-        // Of the part, counted from the start of its document.
-        Field::new("first_token", DataType::UInt32, false),
-        Field::new("n_tokens", DataType::UInt32, false),
-    ]))
-}
-
-/// The parts of documents in the sequences of some steps, one batch per step.
+/// One run after the other, each in the order of its steps.
 #[derive(Debug)]
-struct Parts {
-    schema: SchemaRef,
-    tokens: PathBuf,
-    run: Run,
-    from: u64,
-    to: u64,
+struct SeenBy {
+    corpus: PathBuf,
 }
 
-impl PartitionStream for Parts {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut stream = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), 2);
-        let sender = stream.tx();
-        let (tokens, run, steps) = (self.tokens.clone(), self.run.clone(), self.from..=self.to);
-        stream.spawn_blocking(move || {
-            let mut reader = run.reader(&tokens)?;
-            for step in steps {
-                let batch = step_parts(&mut reader, step, run.batch_sequences)?;
-                if sender.blocking_send(Ok(batch)).is_err() {
-                    break;
+impl TableFunctionImpl for SeenBy {
+    fn call_with_args(
+        &self,
+        arguments: TableFunctionArgs<'_, '_>,
+    ) -> EngineResult<Arc<dyn TableProvider>> {
+        let documents = rows::ids(&arguments, "seen_by")?;
+        let corpus = self.corpus.clone();
+        let table = Rows::table(parts::schema(), move |send| {
+            for history in histories(&corpus)? {
+                let Some(tokens) = history.tokens()? else {
+                    send(parts::Parts::of(&history).unknown()?);
+                    continue;
+                };
+                match &documents {
+                    Some(documents) => {
+                        parts::send_documents(&history, &tokens.path, documents, send)?;
+                    }
+                    None => parts::send_steps(&history, &tokens.path, |_| true, send)?,
                 }
             }
             Ok(())
-        });
-        stream.build()
+        })?;
+        Ok(Arc::new(table))
     }
-}
-
-/// Step `s` (from 1) saw the samples `(s-1)·batch` to `s·batch`.
-fn step_parts(reader: &mut SequenceReader, step: u64, batch: u64) -> Result<RecordBatch> {
-    let (mut samples, mut positions) = (Vec::new(), Vec::new());
-    let (mut firsts, mut counts) = (Vec::new(), Vec::new());
-    let mut ids = FixedSizeBinaryBuilder::new(ID_BYTES);
-    for sample in (step - 1) * batch..step * batch {
-        let mut position = 0;
-        for part in reader.documents(sample)? {
-            samples.push(sample);
-            positions.push(position);
-            position += part.n_tokens;
-            ids.append_value(part.document_id)?;
-            firsts.push(part.first_token_in_document);
-            counts.push(part.n_tokens);
-        }
-    }
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(UInt64Array::from(vec![step; samples.len()])),
-        Arc::new(UInt64Array::from(samples)),
-        Arc::new(UInt32Array::from(positions)),
-        Arc::new(ids.finish()),
-        Arc::new(UInt32Array::from(firsts)),
-        Arc::new(UInt32Array::from(counts)),
-    ];
-    Ok(RecordBatch::try_new(parts_schema(), columns)?)
 }

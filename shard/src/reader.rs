@@ -27,12 +27,14 @@ mod batches;
 pub(crate) mod decode;
 mod epoch;
 mod follow;
+mod occurrence;
 mod sequence;
 
 pub use batches::{Batch, BatchPlan, Batches};
 use decode::{Decoded, REBUILD};
 use epoch::{Blocks, Epoch};
 pub use follow::{FollowReader, FollowState, VersionStart};
+pub use occurrence::Occurrence;
 pub use sequence::{Samples, Sequence};
 
 /// Tokens of decoded row groups that a reader keeps: 256 MiB, sixteen of the largest groups a writer makes.
@@ -81,7 +83,7 @@ pub fn rank_samples(next_sample: u64, batch: u64, rank: u64, world: u64) -> Rang
 }
 
 /// A row's share of a sequence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SequencePart {
     /// The document.
     pub document_id: [u8; ID_BYTES as usize],

@@ -108,6 +108,121 @@ fn steps_of_a_run_lead_back_to_records_of_archives() {
     }
     println!("followed {} parts of {} sequences", rows.len(), pieces.len());
     benchmark_items_lead_to_steps(&mill);
+    documents_lead_to_files(&mill);
+    documents_lead_to_the_steps_that_saw_them(&mill, &tokens);
+}
+
+/// `origin` says of every document what `documents` and the archives say.
+fn documents_lead_to_files(mill: &Mill) {
+    let rows = mill.sql(
+        "corpus",
+        "select o.locator = d.locator and o.url = d.url and o.source = d.source as is_same, \
+                o.url, o.file, o.offset, o.file_bytes, o.file_blake3, o.dataset \
+         from origin() o join documents d on d.id = o.document_id",
+    );
+    assert_eq!(rows.len() as u64, mill.count("corpus", "select count(*) from documents"));
+    let archive = mill.path("raw/pages.warc.gz");
+    for row in &rows {
+        assert_eq!(
+            (&row["is_same"], &row["dataset"]),
+            (&json!(true), &json!("documents")),
+            "{row}"
+        );
+        let path = mill.path(row["file"].as_str().unwrap());
+        assert_eq!(path, archive);
+        assert_eq!(row["file_bytes"], json!(std::fs::metadata(&path).unwrap().len()));
+        assert_eq!(row["file_blake3"], json!(shard::store::hash_file(&path).unwrap()));
+        let header = header_at(&path, usize::try_from(row["offset"].as_u64().unwrap()).unwrap());
+        assert!(header.contains(row["url"].as_str().unwrap()), "{row} leads to\n{header}");
+    }
+    let refused = mill.run(&["sql", "--corpus", "corpus", "-c", "select * from origin('12')"]);
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("is no id") && error.contains("32 hexadecimal digits"), "{error}");
+}
+
+/// Over whole runs, `seen_by` is what `trained_on` says, read by document; also for runs over several epochs, with best
+/// fit and with rollbacks.
+fn documents_lead_to_the_steps_that_saw_them(mill: &Mill, tokens: &Dataset) {
+    let config = ReaderConfig {
+        split: "train".to_owned(),
+        seq_len: SEQ_LEN,
+        seed: SEED,
+        verify: true,
+        packing: Packing::Stream,
+        mask_documents: false,
+    };
+    let n = SequenceReader::open(tokens.path(), None, config).unwrap().n_sequences();
+    let story = std::fs::read(mill.path("corpus/runs/tiny/run.json")).unwrap();
+    let story: Value = serde_json::from_slice(&story).unwrap();
+    assert_eq!((&story["packing"], &story["rollbacks"]), (&json!("stream"), &json!([])));
+    let steps = 5 * n / 2 / BATCH;
+    let back = json!({ "from_step": 6, "to_step": 4, "next_sample": 6 * BATCH });
+    let stories = [
+        ("epochs", json!({ "steps_done": steps })),
+        ("packed", json!({ "steps_done": steps, "packing": "best_fit" })),
+        ("rolled", json!({ "steps_done": steps, "rollbacks": [back] })),
+    ];
+    for (name, changes) in stories {
+        let mut story = story.clone();
+        for (key, value) in changes.as_object().unwrap() {
+            story[key] = value.clone();
+        }
+        mill.write(&format!("corpus/runs/{name}/run.json"), story.to_string());
+    }
+    let columns =
+        "step, outcome, sequence, sequence_offset, hex(document_id) as id, first_token, n_tokens";
+    let text = |rows: &[Value]| -> Vec<String> {
+        let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+        rows.sort();
+        rows
+    };
+    for (run, steps) in [("tiny", 6), ("epochs", steps), ("packed", steps), ("rolled", steps)] {
+        let query = format!("select {columns} from trained_on('runs/{run}', 1, {steps})");
+        let forward = mill.sql("corpus", &query);
+        let whole =
+            mill.sql("corpus", &format!("select {columns} from seen_by() where run = '{run}'"));
+        assert_eq!(text(&whole), text(&forward), "{run}");
+        // Named one by one, documents are looked up in another way.
+        let ids: BTreeSet<&str> = forward.iter().map(|row| row["id"].as_str().unwrap()).collect();
+        let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+        let query =
+            format!("select {columns} from seen_by({}) where run = '{run}'", ids.join(", "));
+        assert_eq!(text(&mill.sql("corpus", &query)), text(&forward), "{run}");
+        let n_samples = (steps + if run == "rolled" { 2 } else { 0 }) * BATCH;
+        let seen: BTreeSet<u64> =
+            forward.iter().map(|row| row["sequence"].as_u64().unwrap()).collect();
+        assert_eq!(seen, (0..n_samples).collect(), "{run}");
+        println!("{run}: {} parts of {} documents", forward.len(), ids.len());
+    }
+    // After the way back from step 6 to step 4, steps 5 and 6 stand for other samples.
+    let steps = mill.sql(
+        "corpus",
+        "select step, outcome, min(sequence) as first from trained_on('runs/rolled', 4, 7) \
+         group by step, outcome order by first",
+    );
+    let found: Vec<_> = steps.iter().map(|row| json!([row["step"], row["outcome"]])).collect();
+    let expected =
+        [(4, "made"), (5, "undone"), (6, "undone"), (5, "made"), (6, "made"), (7, "made")];
+    assert_eq!(found, expected.map(|(step, outcome)| json!([step, outcome])));
+
+    let checkpoints = mill
+        .sql("corpus", "select * from checkpoints where run = 'tiny' order by step, checkpoint");
+    let row = |checkpoint: &str, step: u64| json!({ "run": "tiny", "checkpoint": checkpoint, "step": step, "is_kept": true });
+    assert_eq!(checkpoints, [row("step-00000000", 0), row("model", 6), row("step-00000006", 6)]);
+    let first = "select distinct checkpoint from seen_by() where run = 'tiny'";
+    assert_eq!(mill.sql("corpus", first), [json!({ "checkpoint": "step-00000006" })]);
+
+    // Where the shards say the documents are.
+    let held = mill.sql(
+        "corpus",
+        "select hex(document_id) as id, shard, n_rows from held_by() where dataset = 'tokens' order by id",
+    );
+    let by_document = documents(tokens);
+    let snapshot = tokens.open(None).unwrap();
+    let shard = &snapshot.manifest.shards[0].path;
+    let expected: Vec<Value> =
+        by_document.keys().map(|id| json!({ "id": id, "shard": shard, "n_rows": 1 })).collect();
+    assert_eq!(held, expected);
 }
 
 /// The words of a page that a step saw, as an item of a benchmark, lead to the steps that saw the page.

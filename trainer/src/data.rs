@@ -45,9 +45,7 @@ impl Data {
         let snapshot = dataset.open(version)?;
         let newest_version = dataset.versions()?.last().copied().unwrap_or(snapshot.version);
         let seq_len = usize::try_from(recipe.model.seq_len).expect("checked with the recipe");
-        // A dialogue that is cut in two teaches half an answer.
-        let packing =
-            if recipe.objective.kind == "supervised" { Packing::BestFit } else { Packing::Stream };
+        let packing = packing(recipe);
         let open = |split: &str| {
             let (split, seed) = (split.to_owned(), recipe.train.seed);
             let config = ReaderConfig {
@@ -83,6 +81,11 @@ impl Data {
             tokenizer: Some(tokenizer),
         })
     }
+}
+
+/// How documents fill the sequences of a run: a dialogue that is cut in two teaches half an answer.
+pub(crate) fn packing(recipe: &Recipe) -> Packing {
+    if recipe.objective.kind == "supervised" { Packing::BestFit } else { Packing::Stream }
 }
 
 /// Bytes of text behind each id of a byte-level vocabulary, zero for special tokens and ids that are not used.

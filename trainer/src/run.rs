@@ -642,6 +642,7 @@ impl<'a> Run<'a> {
                 "split": TRAIN_SPLIT,
             },
             "seq_len": self.recipe.model.seq_len,
+            "packing": crate::data::packing(self.recipe),
             "batch_sequences": self.recipe.train.batch_sequences,
             "seed": self.recipe.train.seed,
             "steps": self.recipe.train.steps,

@@ -16,7 +16,7 @@ mod diff;
 mod filter;
 mod hex;
 mod histogram;
-mod id_of;
+pub(crate) mod id_of;
 mod jaccard;
 mod minhash;
 mod modifier;

@@ -54,7 +54,7 @@ const TOKEN_BYTES_PER_BYTE: u64 = 3;
 /// Seeds the choice of the documents that a tokenizer is trained on, apart from every other use of the job's seed.
 const SAMPLE_SEED: u64 = 0x0074_6f6b_656e_697a;
 
-pub(super) type Id = [u8; ID_BYTES as usize];
+pub(crate) type Id = [u8; ID_BYTES as usize];
 
 /// `[shard]` of a job, checked.
 #[derive(Debug)]
@@ -438,7 +438,7 @@ pub(super) fn removed_rows(
     Ok((rows, dropped))
 }
 
-pub(super) fn id(bytes: &[u8]) -> Id {
+pub(crate) fn id(bytes: &[u8]) -> Id {
     bytes.try_into().expect("ids have 16 bytes")
 }
 
@@ -446,7 +446,7 @@ pub(super) fn id(bytes: &[u8]) -> Id {
 ///
 /// # Errors
 /// When the shard cannot be read.
-pub(super) fn read_columns(
+pub(crate) fn read_columns(
     snapshot: &Snapshot,
     shard: &Shard,
     columns: &[&str],

@@ -104,6 +104,29 @@ pub(crate) fn lengths(
     Ok(lengths)
 }
 
+/// Reads ids and `n_tokens` of row group `group`.
+pub(crate) fn ids_and_lengths(
+    path: &Path,
+    metadata: ArrowReaderMetadata,
+    group: usize,
+) -> Result<(Vec<[u8; ID_BYTES as usize]>, Vec<u32>)> {
+    let (mut ids, mut lengths) = (Vec::new(), Vec::new());
+    for batch in batches(path, metadata, group, &["document_id", "n_tokens"])? {
+        let batch = batch.map_err(|error| Error::arrow("read", path)(error))?;
+        let column = batch.column_by_name("n_tokens").and_then(|it| it.as_primitive_opt());
+        let column = column.ok_or_else(|| wrong_columns(path, &batch))?;
+        lengths.extend_from_slice(arrow::array::PrimitiveArray::<UInt32Type>::values(column));
+        let column = batch.column_by_name("document_id");
+        let column = column.and_then(|it| it.as_fixed_size_binary_opt());
+        let column = column.ok_or_else(|| wrong_columns(path, &batch))?;
+        for id in column.iter() {
+            let id = id.and_then(|id| id.try_into().ok());
+            ids.push(id.ok_or_else(|| wrong_columns(path, &batch))?);
+        }
+    }
+    Ok((ids, lengths))
+}
+
 /// Reads row group `group`, which `entry` describes.
 pub(crate) fn decode(
     path: &Path,

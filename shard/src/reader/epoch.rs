@@ -42,6 +42,14 @@ impl Blocks {
         }
     }
 
+    /// Returns the block that `sequence` is in.
+    fn block_of(&self, sequence: u64) -> u64 {
+        match self {
+            Self::Even { first, block, .. } => (sequence - first) / block,
+            Self::Uneven { ends, .. } => ends.partition_point(|end| *end <= sequence) as u64,
+        }
+    }
+
     fn range(&self, block_index: u64) -> Range<u64> {
         match self {
             Self::Even { first, n, block } => {
@@ -109,9 +117,28 @@ impl Epoch {
         let n = range.end - range.start;
         range.start + Permutation::new(n, seed_from(&[self.seed, block])).apply(within)
     }
+
+    /// Returns the position at which `sequence` is read.
+    pub(super) fn position(&self, blocks: &Blocks, sequence: u64) -> u64 {
+        let block = blocks.block_of(sequence);
+        let range = blocks.range(block);
+        let order = Permutation::new(range.end - range.start, seed_from(&[self.seed, block]));
+        self.places.start(self.order.invert(block)) + order.invert(sequence - range.start)
+    }
 }
 
 impl Places {
+    fn start(&self, place: u64) -> u64 {
+        match self {
+            Self::Even { block, short, .. } if place <= *short => place * block,
+            Self::Even { block, rest, .. } => (place - 1) * block + rest,
+            Self::Uneven { .. } if place == 0 => 0,
+            Self::Uneven { ends } => {
+                ends[usize::try_from(place).expect("places are in memory") - 1]
+            }
+        }
+    }
+
     fn find(&self, position: u64) -> (u64, u64) {
         match self {
             Self::Even { block, short, rest } => {

@@ -66,12 +66,50 @@ proptest! {
     }
 
     #[test]
+    fn occurrences_are_what_samples_say_of_their_documents(
+        lengths in prop::collection::vec(0..40_usize, 1..60),
+        per_shard in 1..30_usize,
+        seq_len in 1..50_usize,
+        packing in prop::sample::select(vec![Packing::Stream, Packing::BestFit]),
+    ) {
+        prop_assume!(lengths.iter().sum::<usize>() > seq_len);
+        let (folder, _) = dataset(&lengths, per_shard);
+        let config = ReaderConfig { packing, ..config(seq_len) };
+        let mut reader = SequenceReader::open(folder.path(), None, config).unwrap();
+        let n = reader.n_sequences();
+        let wanted: BTreeSet<_> = (0..lengths.len() as u128).step_by(3).map(u128::to_be_bytes).collect();
+        let mut from_samples = Vec::new();
+        for epoch in 0..2 {
+            for sample in epoch * n..(epoch + 1) * n {
+                let mut offset = 0;
+                for part in reader.documents(sample).unwrap() {
+                    let n_tokens = part.n_tokens;
+                    if wanted.contains(&part.document_id) {
+                        from_samples.push((sample, offset, part));
+                    }
+                    offset += n_tokens;
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for occurrence in reader.occurrences(&wanted).unwrap() {
+            for sample in reader.samples_of(occurrence.sequence).take(2) {
+                found.push((sample, occurrence.offset, occurrence.part.clone()));
+            }
+        }
+        found.sort();
+        prop_assert_eq!(found, from_samples);
+    }
+
+    #[test]
     fn an_epoch_reads_every_sequence_once(
         n in 1..5000_u64, block in 1..700_u64, seed: u64, index in 0..9_u64,
     ) {
         let blocks = Blocks::Even { first: 0, n, block };
         let epoch = Epoch::new(&blocks, seed, index);
         let mut seen: Vec<u64> = (0..n).map(|position| epoch.sequence(&blocks, position)).collect();
+        let back: Vec<u64> = seen.iter().map(|sequence| epoch.position(&blocks, *sequence)).collect();
+        prop_assert_eq!(back, (0..n).collect::<Vec<_>>());
         // Sequences of one block stay together.
         let changes = seen.windows(2).filter(|pair| pair[0] / block != pair[1] / block).count();
         prop_assert_eq!(changes as u64, n.div_ceil(block) - 1);
