@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `documents`, `dropped`, `edits`, `signatures`, `duplicates`, `contamination`, `tokens` | the newest version; none before there is one |
 //! | `documents@3` | version 3 |
+//! | `takedowns` | documents that were taken down, with the reason |
 //! | `metrics` | all training runs together |
 //! | `runs` | all training runs: what they were trained on, and how far |
 //! | `checkpoints` | of all training runs: those that are there, and those that gave way to newer ones |
@@ -41,6 +42,7 @@ use shard::schema::DatasetKind;
 use crate::exec::source_scan::SourceTable;
 use crate::function::parse_settings;
 use crate::session::{Files, Limits, runtime, session};
+use crate::stage::takedowns::{TAKEDOWNS, Takedowns};
 use crate::{Result, lineage};
 
 /// The catalog that sessions are made with.
@@ -103,6 +105,9 @@ pub async fn register_as(ctx: &SessionContext, corpus: &Path, schema: Option<&st
         }
         replace(kind.name().to_owned(), newest)?;
     }
+    let takedowns: Vec<Snapshot> = Takedowns::dataset(&corpus).newest()?.into_iter().collect();
+    let list = table(&ctx.runtime_env(), DatasetKind::Dropped, &takedowns)?;
+    replace(TAKEDOWNS.to_owned(), list)?;
     let metrics = metrics(&corpus)?;
     let newest: Vec<Snapshot> = metrics.iter().map(|(_, snapshot)| snapshot.clone()).collect();
     replace(
@@ -141,7 +146,8 @@ pub fn versions(corpus: &Path) -> Result<Vec<(PathBuf, Vec<u64>)>> {
     let mut found = Vec::new();
     let runs = run_folders(corpus)?;
     let metrics = runs.into_iter().map(|(_, path)| path.join(DatasetKind::Metrics.name()));
-    for path in kinds.chain(metrics.filter(|path| path.is_dir())) {
+    let takedowns = std::iter::once(corpus.join(TAKEDOWNS));
+    for path in kinds.chain(takedowns).chain(metrics.filter(|path| path.is_dir())) {
         let versions = Dataset::at(&path).versions()?;
         found.push((path, versions));
     }

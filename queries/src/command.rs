@@ -18,9 +18,10 @@ use crate::progress::Talk;
 use crate::run::{self, Options, Plan};
 use crate::server::{self, ServeArguments};
 use crate::session::Limits;
+use crate::stage::takedowns::Takedowns;
 use crate::{
     Error, Result, catalog, decontaminate, demo, function, interchange, record, report, sequences,
-    shell, verify,
+    shell, takedown, verify,
 };
 
 /// Mills raw text into datasets of tokens, and answers SQL about every document on the way.
@@ -143,6 +144,10 @@ enum Verb {
         /// A corpus or dataset.
         path: PathBuf,
     },
+    /// Take documents out of a corpus for good, and say which shards, steps and checkpoints saw them.
+    ///
+    /// Exit code 1 when an id is unknown. Example: gristmill takedown corpus --ids ids.txt --reason "letter of 3 May"
+    Takedown(takedown::TakedownArguments),
     /// Print the sequences of a dataset of tokens as a trainer sees them, one JSON object per line.
     ///
     /// Example: gristmill read demo/corpus/tokens --seq-len 256 --batches 1 --batch 8
@@ -358,6 +363,7 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
             Verb::Serve { what: Served::Sql(arguments) } => {
                 server::serve(&arguments, threads, options.stop, talk, is_json).await
             }
+            Verb::Takedown(arguments) => takedown::takedown(&arguments, threads, is_json).await,
             Verb::Sql(arguments) => sql(&arguments, threads, is_json).await,
             Verb::Inspect { what, corpus, raw: true, job } => {
                 raw(&what, &corpus, job.as_deref(), threads, is_json).await
@@ -537,6 +543,7 @@ pub(crate) fn datasets(path: &Path) -> Result<Vec<Dataset>> {
     }
     let mut found: Vec<Dataset> =
         DatasetKind::ALL.into_iter().map(|kind| Dataset::at(path.join(kind.name()))).collect();
+    found.push(Takedowns::dataset(path));
     for run in store::list(&path.join("runs"))? {
         found.push(Dataset::at(path.join("runs").join(run).join(DatasetKind::Metrics.name())));
     }
@@ -556,6 +563,8 @@ pub(crate) fn datasets(path: &Path) -> Result<Vec<Dataset>> {
 }
 
 fn clean(path: &Path, is_json: bool) -> Result<ExitCode> {
+    // Shards of a takedown that was killed are named by its manifests alone.
+    takedown::finish(path)?;
     let mut removed = Vec::new();
     for dataset in datasets(path)? {
         removed.extend(dataset.clean()?);

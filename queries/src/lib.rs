@@ -28,6 +28,7 @@ pub mod session;
 pub mod shell;
 pub mod stage;
 pub mod statement;
+mod takedown;
 pub mod verify;
 
 pub use error::{Error, Result};

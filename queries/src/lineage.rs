@@ -29,8 +29,9 @@ use shard::Dataset;
 use shard::dataset::Snapshot;
 use shard::schema::{DatasetKind, ID_BYTES};
 
+pub(crate) use held_by::{holdings, id_column};
 use rows::Rows;
-use run::{History, RUN_FILE};
+use run::{History, Outcome, RUN_FILE};
 
 use crate::catalog::{number_literal, run_folders, table, text_literal};
 use crate::session::{Files, no_file};
@@ -90,6 +91,83 @@ pub(crate) fn steps(
         seen.entry(part.document_id).or_default().insert(step.number);
     }
     Ok(seen.into_iter().filter_map(|(id, numbers)| Some((id, Steps::of(&numbers)?))).collect())
+}
+
+/// What a run saw of some documents.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Seen {
+    /// The run's name.
+    pub(crate) run: String,
+    /// The version of `tokens` that it was trained on.
+    pub(crate) version: u64,
+    /// Whether that version is gone, so that nobody can say what the run saw.
+    pub(crate) is_unknown: bool,
+    /// Those of the documents that a step saw.
+    pub(crate) documents: u64,
+    /// Sequences with tokens of them, each as often as it was read.
+    pub(crate) sequences: u64,
+    /// Steps that saw them, undone and skipped ones too.
+    pub(crate) steps: Option<Steps>,
+    /// Checkpoints and models that are there and came of a step that saw them.
+    pub(crate) checkpoints: Vec<String>,
+}
+
+/// Returns what each run of `corpus` saw of `documents`; runs that saw none of them are left out.
+///
+/// # Errors
+/// When a run or its dataset cannot be read.
+pub(crate) fn seen(corpus: &Path, documents: &BTreeSet<Id>) -> Result<Vec<Seen>> {
+    let mut all = Vec::new();
+    for history in histories(corpus)? {
+        let mut seen = Seen {
+            run: history.name.clone(),
+            version: history.run.tokens.version,
+            is_unknown: true,
+            documents: 0,
+            sequences: 0,
+            steps: None,
+            checkpoints: Vec::new(),
+        };
+        let Some(tokens) = history.tokens()? else {
+            all.push(seen);
+            continue;
+        };
+        let found = parts::find(&history, &history.reader(&tokens.path)?, documents)?;
+        let made = found.iter().filter(|(step, ..)| step.outcome != Outcome::Undone);
+        let first = made.map(|(step, ..)| step.number).min();
+        let kept = history.checkpoints.iter().filter(|checkpoint| {
+            checkpoint.is_kept && first.is_some_and(|first| checkpoint.step >= first)
+        });
+        seen.is_unknown = false;
+        seen.documents =
+            found.iter().map(|(.., part)| part.document_id).collect::<BTreeSet<_>>().len() as u64;
+        seen.sequences =
+            found.iter().map(|(_, sample, ..)| *sample).collect::<BTreeSet<_>>().len() as u64;
+        seen.steps = Steps::of(&found.iter().map(|(step, ..)| step.number).collect());
+        seen.checkpoints = kept.map(|checkpoint| checkpoint.name.clone()).collect();
+        if seen.steps.is_some() {
+            all.push(seen);
+        }
+    }
+    Ok(all)
+}
+
+/// Returns the names of the runs that were trained on a version of the corpus's `tokens`.
+///
+/// # Errors
+/// When a run cannot be read.
+pub(crate) fn trained_with(corpus: &Path, version: u64) -> Result<Vec<String>> {
+    let own = corpus.join(DatasetKind::Tokens.name());
+    let own = own.canonicalize().unwrap_or(own);
+    let mut found = Vec::new();
+    for history in histories(corpus)? {
+        let path = history.dataset().path().to_owned();
+        let is_own = path.canonicalize().unwrap_or(path) == own;
+        if is_own && history.run.tokens.version == version {
+            found.push(history.name);
+        }
+    }
+    Ok(found)
 }
 
 /// The runs in and beside a corpus.

@@ -19,7 +19,7 @@ use crate::session::{self, Limits};
 use crate::stage::{
     Run, Stop, contamination, conversations, documents, duplicates, repeats, tokens,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, takedown};
 
 /// The trainer's program, beside ours.
 const TRAINER: &str = "gristmill-train";
@@ -168,6 +168,7 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
     let corpus = job.corpus();
     store::create_folder(&corpus)?;
     let _lock = lock(&corpus)?;
+    takedown::finish(&corpus)?;
     for kind in DatasetKind::ALL {
         Dataset::at(corpus.join(kind.name())).remove_half_written()?;
     }

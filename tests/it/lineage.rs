@@ -110,6 +110,57 @@ fn steps_of_a_run_lead_back_to_records_of_archives() {
     benchmark_items_lead_to_steps(&mill);
     documents_lead_to_files(&mill);
     documents_lead_to_the_steps_that_saw_them(&mill, &tokens);
+    a_takedown_names_steps_and_checkpoints_until_they_are_erased(&mill);
+}
+
+/// What a takedown reports of runs is what SQL says, and what erasing takes away.
+fn a_takedown_names_steps_and_checkpoints_until_they_are_erased(mill: &Mill) {
+    let seen = mill.sql(
+        "corpus",
+        "select hex(document_id) as id, min(step) as first, max(step) as last, count(distinct step) as n, \
+                count(distinct sequence) as sequences \
+         from seen_by() where run = 'tiny' group by document_id order by first desc, id limit 1",
+    );
+    let seen = &seen[0];
+    mill.write("ids.txt", seen["id"].as_str().unwrap());
+    let report = mill.ok(&["takedown", "corpus", "--ids", "ids.txt", "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let runs = report["runs"].as_array().unwrap();
+    let tiny = runs.iter().find(|run| run["run"] == "tiny").unwrap();
+    let expected = json!({
+        "run": "tiny", "version": 1, "is_unknown": false, "documents": 1,
+        "sequences": seen["sequences"],
+        "steps": { "first": seen["first"], "last": seen["last"], "n": seen["n"] },
+        // The checkpoint of step 0 has seen nothing.
+        "checkpoints": ["step-00000006", "model"],
+    });
+    assert_eq!(tiny, &expected);
+    let shown = mill.run(&["takedown", "corpus", "--erase"]);
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert_eq!(shown.status.code(), Some(1), "{text}");
+    for words in ["`--yes` would erase", "tokens@1", "tiny", "cannot go on"] {
+        assert!(text.contains(words), "no `{words}` in {text}");
+    }
+    let still = mill.count("corpus", "select count(*) from trained_on('runs/tiny', 1, 6)");
+    assert!(still > 0);
+    mill.ok(&["takedown", "corpus", "--erase", "--yes"]);
+    let query = format!(
+        "select run, outcome, step from seen_by('{}') where run = 'tiny'",
+        seen["id"].as_str().unwrap()
+    );
+    let unknown = json!({ "run": "tiny", "outcome": "unknown", "step": null });
+    assert_eq!(mill.sql("corpus", &query), [unknown]);
+    let held = "select count(*) from held_by() where document_id in (select id from takedowns)";
+    assert_eq!(mill.count("corpus", held), 0);
+    let refused = mill.run(&[
+        "sql",
+        "--corpus",
+        "corpus",
+        "-c",
+        "select * from trained_on('runs/tiny', 1, 6)",
+    ]);
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("version 1 of dataset") && error.contains("[2]"), "{error}");
 }
 
 /// `origin` says of every document what `documents` and the archives say.

@@ -37,6 +37,8 @@ mod server;
 #[cfg(test)]
 mod signatures;
 #[cfg(test)]
+mod takedown;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod verify;

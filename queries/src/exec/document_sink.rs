@@ -18,6 +18,7 @@ use shard::schema::DatasetKind;
 use shard::writer::ShardWriter;
 
 use super::filter_chain::{EDITS, SOURCE_STEP, VERDICT};
+use crate::stage::takedowns::Takedowns;
 use crate::{Error, Result};
 
 /// What a unit of the stage `documents` left behind.
@@ -50,6 +51,8 @@ pub struct Target {
     pub keep_text: bool,
     /// Whether a record without a document is an error.
     pub strict: bool,
+    /// Documents and dropped records that are written nowhere.
+    pub(crate) takedowns: Arc<Takedowns>,
 }
 
 /// The sink of one unit.
@@ -75,10 +78,12 @@ impl DocumentSink {
     }
 
     fn write(&self, writers: &mut Writers, batch: &RecordBatch) -> Result<()> {
+        writers.counts.n_in += batch.num_rows() as u64;
+        let batch = self.target.takedowns.without(batch, "id", &mut writers.counts.dropped)?;
+        let batch = &batch;
         let verdict = batch.column_by_name(VERDICT).expect("the chain adds it");
         let kept = filter_record_batch(batch, &is_null(verdict)?)?;
         let gone = filter_record_batch(batch, &is_not_null(verdict)?)?;
-        writers.counts.n_in += batch.num_rows() as u64;
         writers.counts.n_kept += kept.num_rows() as u64;
         if kept.num_rows() > 0 {
             self.write_kept(writers, &kept)?;

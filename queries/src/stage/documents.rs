@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shard::Dataset;
 use shard::dataset::Snapshot;
-use shard::manifest::{Counts, Manifest, Shard, SourceRead};
+use shard::manifest::{Counts, Manifest, Parent, Shard, SourceRead};
 use shard::schema::DatasetKind;
 use shard::store;
 
+use super::takedowns::{Rewritten, Takedowns, account, n_taken};
 use super::unit::{Output, Staging};
 use super::{Run, commit, costs, fingerprint, finished, reasons};
 use crate::exec::document_sink::{DocumentSink, Target};
@@ -96,7 +97,7 @@ impl Plan {
         );
         for (index, source) in self.sources.iter().enumerate() {
             let Some(unit) = self.units.iter().find(|unit| unit.source == index) else { continue };
-            let sink = self.sink(run, "unit-000000");
+            let sink = self.sink(run, "unit-000000", &Arc::default());
             let plan = self.physical(unit, &sink)?;
             let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(false);
             let bytes: u64 = source.files.iter().map(|file| file.bytes).sum();
@@ -117,7 +118,8 @@ impl Plan {
         self.units = cut_by_arrival(&self.sources, &sources, unit_bytes(&run.job));
         sources.sort_by_key(|file| file.arrival);
         let listed = serde_json::to_value(&sources).expect("names, sizes and hashes");
-        let fingerprint = fingerprint("documents", &config, &[], &listed);
+        let takedowns = Arc::new(Takedowns::read(&run.corpus())?);
+        let fingerprint = fingerprint("documents", &config, &takedowns.parents(), &listed);
         if let Some(newest) = finished(&documents, &fingerprint)?
             && finished(&run.dataset(DatasetKind::Dropped), &fingerprint)?.is_some()
             && finished(&run.dataset(DatasetKind::Edits), &fingerprint)?.is_some()
@@ -126,8 +128,12 @@ impl Plan {
             return Ok(newest);
         }
         let staging = staging(&documents, &config);
-        let outputs = self.run_units(run, &staging, &sources).await?;
-        let snapshot = self.commit(run, outputs, &config, fingerprint, sources)?;
+        let mut outputs = self.run_units(run, &staging, &sources, &takedowns).await?;
+        for output in &mut outputs {
+            output.take_down(run, &takedowns)?;
+        }
+        let parents = takedowns.parents();
+        let snapshot = self.commit(run, outputs, &config, fingerprint, sources, &parents)?;
         staging.remove_others()?;
         Ok(snapshot)
     }
@@ -137,6 +143,7 @@ impl Plan {
         run: &Run,
         staging: &Staging,
         sources: &[SourceRead],
+        takedowns: &Arc<Takedowns>,
     ) -> Result<Vec<UnitOutput>> {
         let bytes: Vec<u64> = self.units.iter().map(Unit::bytes).collect();
         let task = run.talk.task("documents", bytes.iter().sum(), Progress::Bytes);
@@ -148,8 +155,9 @@ impl Plan {
         let ctx = session::session(&run.runtime, 1)?;
         let mut n = (0, 0);
         let work = |index: usize, unit: Unit| {
-            let sink = self.sink(run, &format!("unit-{index:06}"));
+            let sink = self.sink(run, &format!("unit-{index:06}"), takedowns);
             let plan = self.physical(&unit, &sink);
+            let takedowns = takedowns.version();
             let context = ctx.task_ctx();
             let corpus = run.corpus();
             async move {
@@ -166,6 +174,7 @@ impl Plan {
                     counts: written.counts,
                     text_bytes: written.text_bytes,
                     costs: step_costs(&plan),
+                    takedowns,
                 })
             }
         };
@@ -187,6 +196,7 @@ impl Plan {
         config: &Value,
         fingerprint: String,
         sources: Vec<SourceRead>,
+        parents: &[Parent],
     ) -> Result<Snapshot> {
         let mut counts = Counts::default();
         let mut costs = self.chain.no_costs();
@@ -210,6 +220,7 @@ impl Plan {
             };
             let mut manifest = Manifest::new(kind, &schema, fingerprint.clone(), config.clone());
             manifest.sources = sources.clone();
+            manifest.parents = parents.to_vec();
             manifest.shards = shards;
             let rows = manifest.n_rows();
             manifest.counts = match kind {
@@ -222,7 +233,7 @@ impl Plan {
             manifests.insert(kind, manifest);
         }
         assert_eq!(
-            manifests[&DatasetKind::Dropped].n_rows(),
+            manifests[&DatasetKind::Dropped].n_rows() + n_taken(&counts),
             counts.n_dropped(),
             "rows of `dropped` and rows dropped differ"
         );
@@ -298,7 +309,7 @@ impl Plan {
         Ok(sources)
     }
 
-    fn sink(&self, run: &Run, name: &str) -> Arc<DocumentSink> {
+    fn sink(&self, run: &Run, name: &str, takedowns: &Arc<Takedowns>) -> Arc<DocumentSink> {
         let target = Target {
             documents: run.dataset(DatasetKind::Documents),
             dropped: run.dataset(DatasetKind::Dropped),
@@ -306,6 +317,7 @@ impl Plan {
             name: name.to_owned(),
             keep_text: run.job.job.keep_text,
             strict: run.job.job.strict,
+            takedowns: Arc::clone(takedowns),
         };
         Arc::new(DocumentSink::new(target, Arc::clone(self.chain.output())))
     }
@@ -542,6 +554,29 @@ struct UnitOutput {
     counts: Counts,
     text_bytes: u64,
     costs: Vec<StepCost>,
+    /// Version of the list of takedowns that it was made with.
+    #[serde(default)]
+    takedowns: u64,
+}
+
+impl UnitOutput {
+    /// Takes down what was listed after the unit was made.
+    fn take_down(&mut self, run: &Run, takedowns: &Takedowns) -> Result<()> {
+        if self.takedowns == takedowns.version() {
+            return Ok(());
+        }
+        let take = |kind: DatasetKind, shard: &mut Option<Shard>| -> Result<Rewritten> {
+            let Some(old) = shard.take() else { return Ok(Rewritten::default()) };
+            let mut rest = takedowns.take_from(&run.dataset(kind), &old, kind)?;
+            *shard = rest.shard.take();
+            Ok(rest)
+        };
+        let documents = take(DatasetKind::Documents, &mut self.documents)?;
+        let dropped = take(DatasetKind::Dropped, &mut self.dropped)?;
+        take(DatasetKind::Edits, &mut self.edits)?;
+        account(&mut self.counts, &documents, &dropped);
+        Ok(())
+    }
 }
 
 impl Output for UnitOutput {

@@ -44,6 +44,7 @@ use shard::store;
 use shard::writer::ShardWriter;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::takedowns::is_taken_from;
 use super::tokens::{Id, read_columns};
 use super::unit::{Output, Staging};
 use super::{Run, commit, fingerprint, finished, for_each, parent};
@@ -393,7 +394,9 @@ impl Methods {
         let is_last = self.names.last().is_some_and(|name| name == "minhash");
         let Some(then) = documents_of(&newest, documents)? else { return Ok(None) };
         let is_prefix = n_same(&then, documents) == then.manifest.shards.len();
-        if !is_last || !is_prefix || !self.priority.is_empty() {
+        // A takedown leaves clusters without the document that was kept.
+        let is_whole = !is_taken_from(&then.manifest);
+        if !is_last || !is_prefix || !is_whole || !self.priority.is_empty() {
             return Ok(None);
         }
         let method = u8::try_from(self.names.len() - 1).expect("few methods");

@@ -9,6 +9,7 @@ mod croissant;
 pub mod documents;
 pub mod duplicates;
 pub mod repeats;
+pub(crate) mod takedowns;
 pub mod tokens;
 pub mod unit;
 mod weights;
