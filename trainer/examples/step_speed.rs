@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use trainer::data::Data;
+use trainer::data::{Data, Identity};
 use trainer::recipe::{Model, Optimizer, Precision, Recipe, Train};
 use trainer::run::{self, Observer, Report};
 use trainer::source::Memory;
@@ -28,8 +28,10 @@ fn main() -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("gristmill-step-speed-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let recipe = Recipe {
-        data: folder.clone(),
+        data: folder.clone().into(),
         data_version: None,
+        phase: Vec::new(),
+        packing: None,
         run: folder.join("run"),
         model: Model { kind: Some("gpt2".to_owned()), ..Model::default() },
         objective: trainer::objective::Config::default(),
@@ -50,9 +52,13 @@ fn main() -> anyhow::Result<()> {
     let data = Data {
         train: Box::new(Memory::new(tokens.collect::<Result<_, _>>()?, 256)),
         validation: None,
-        path: folder.clone(),
-        version: 1,
-        newest_version: 1,
+        datasets: vec![Identity {
+            name: None,
+            path: folder.clone(),
+            version: 1,
+            newest_version: 1,
+            manifest_hash: String::new(),
+        }],
         manifest_hash: String::new(),
         n_vocabulary: 8192,
         tokenizer: None,

@@ -19,7 +19,7 @@ use crate::recipe::Recipe;
 use crate::weights;
 
 /// The format that this build writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 /// Unfinished folders begin so, and are removed at the next save.
@@ -43,8 +43,8 @@ pub struct State {
     pub rollbacks: Vec<Rollback>,
     /// Where the reader stopped.
     pub reader: ReaderState,
-    /// Version of the manifest.
-    pub data_version: u64,
+    /// Version of each dataset's manifest, in the recipe's order.
+    pub data_versions: Vec<u64>,
     /// The recipe that the run began with.
     pub recipe: Recipe,
     /// BLAKE3 of the other files.

@@ -5,27 +5,24 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use shard::Dataset;
-use shard::packing::Packing;
+use shard::mixture::{Component, MixtureReader};
 use shard::reader::{ReaderConfig, SequenceReader};
 
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::run::{TRAIN_SPLIT, VALIDATION_SPLIT};
 use crate::source::SequenceSource;
+use crate::sources::Sources;
 
 /// The sequences of a run, opened.
 pub struct Data {
     /// What is trained on.
     pub train: Box<dyn SequenceSource>,
-    /// What is held out, where the dataset has such a split.
+    /// What is held out, where a dataset has such a split.
     pub validation: Option<Box<dyn SequenceSource>>,
-    /// The dataset's folder.
-    pub path: PathBuf,
-    /// Version of the manifest.
-    pub version: u64,
-    /// The newest version that there is.
-    pub newest_version: u64,
-    /// BLAKE3 of the manifest.
+    /// The datasets, in the recipe's order.
+    pub datasets: Vec<Identity>,
+    /// BLAKE3 of what decides which sequence a sample is: the manifest, or all that a mixture is made of.
     pub manifest_hash: String,
     /// Ids are below this.
     pub n_vocabulary: u64,
@@ -35,57 +32,113 @@ pub struct Data {
     pub token_bytes: Option<Vec<u32>>,
 }
 
+/// A version of a dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name in a mixture.
+    pub name: Option<String>,
+    /// Its folder.
+    pub path: PathBuf,
+    /// Version of the manifest.
+    pub version: u64,
+    /// The newest version that there is.
+    pub newest_version: u64,
+    /// BLAKE3 of the manifest.
+    pub manifest_hash: String,
+}
+
 impl Data {
-    /// Opens a version of the recipe's dataset, the newest without one.
+    /// Opens the recipe's datasets: in the `versions` that a run began with, else those of the recipe, else the newest.
     ///
     /// # Errors
-    /// [`Error::Shard`] when it cannot be read, [`Error::Unusable`] when it does not say how text became tokens.
-    pub fn open(recipe: &Recipe, version: Option<u64>) -> Result<Self> {
-        let dataset = Dataset::at(&recipe.data);
-        let snapshot = dataset.open(version)?;
-        let newest_version = dataset.versions()?.last().copied().unwrap_or(snapshot.version);
-        let seq_len = usize::try_from(recipe.model.seq_len).expect("checked with the recipe");
-        let packing = packing(recipe);
-        let open = |split: &str| {
-            let (split, seed) = (split.to_owned(), recipe.train.seed);
-            let config = ReaderConfig {
-                split,
-                seq_len,
-                seed,
-                verify: recipe.train.verify,
-                packing,
-                mask_documents: recipe.objective.masks_documents(),
-            };
-            SequenceReader::open(&recipe.data, Some(snapshot.version), config)
+    /// [`Error::Shard`] when one cannot be read or a mixture makes no sense, [`Error::Unusable`] when one does not say how
+    /// text became tokens.
+    pub fn open(recipe: &Recipe, versions: &[u64]) -> Result<Self> {
+        let mut components = match &recipe.data {
+            Sources::Mixture(components) => components.clone(),
+            Sources::One(folder) => vec![Component {
+                name: String::new(),
+                dataset: folder.clone(),
+                version: recipe.data_version,
+                weight: 1.0,
+                epochs_max: None,
+            }],
         };
-        let manifest = &snapshot.manifest;
+        let is_mixture = matches!(recipe.data, Sources::Mixture(_));
+        let (mut snapshots, mut datasets) = (Vec::new(), Vec::new());
+        for (i, component) in components.iter_mut().enumerate() {
+            let dataset = Dataset::at(&component.dataset);
+            let snapshot = dataset.open(component.version.or(versions.get(i).copied()))?;
+            component.version = Some(snapshot.version);
+            datasets.push(Identity {
+                name: is_mixture.then(|| component.name.clone()),
+                path: component.dataset.clone(),
+                version: snapshot.version,
+                newest_version: dataset.versions()?.last().copied().unwrap_or(snapshot.version),
+                manifest_hash: snapshot.manifest_hash.clone(),
+            });
+            snapshots.push(snapshot);
+        }
+        let (folder, manifest) = (&components[0].dataset, &snapshots[0].manifest);
         let info = manifest.tokenizer.as_ref().ok_or_else(|| Error::Unusable {
             action: "train on",
-            what: format!("`{}`", recipe.data.display()),
+            what: format!("`{}`", folder.display()),
             why: format!("its manifest says `{}` and nothing of a tokenizer", manifest.kind),
             hint: "set `data` to the `tokens` folder of a corpus".to_owned(),
         })?;
-        let train: Box<dyn SequenceSource> = Box::new(open(TRAIN_SPLIT)?);
-        let has_held_out = manifest.n_tokens(VALIDATION_SPLIT) > recipe.model.seq_len;
-        let validation = has_held_out.then(|| open(VALIDATION_SPLIT)).transpose()?;
-        let tokenizer = recipe.data.join(&info.path);
+        let config = |split: &str| ReaderConfig {
+            split: split.to_owned(),
+            seq_len: usize::try_from(recipe.model.seq_len).expect("checked with the recipe"),
+            seed: recipe.train.seed,
+            verify: recipe.train.verify,
+            packing: recipe.packing(),
+            mask_documents: recipe.objective.masks_documents(),
+        };
+        let (train, manifest_hash): (Box<dyn SequenceSource>, _) = if is_mixture {
+            let batch = recipe.train.batch_sequences;
+            let phases: Vec<_> = recipe.phase.iter().map(|it| it.in_samples(batch)).collect();
+            let reader = MixtureReader::open(&components, &phases, &config(TRAIN_SPLIT))?;
+            let hash = reader.state(0).manifest_hash;
+            (Box::new(reader), hash)
+        } else {
+            let reader = SequenceReader::open(folder, components[0].version, config(TRAIN_SPLIT))?;
+            (Box::new(reader), datasets[0].manifest_hash.clone())
+        };
+        // Held out is the same in every phase: what has such a split, in proportion to the weights at the beginning.
+        let mut has_held_out = snapshots
+            .iter()
+            .map(|snapshot| snapshot.manifest.n_tokens(VALIDATION_SPLIT) > recipe.model.seq_len);
+        let mut held_out = components.clone();
+        held_out.retain(|it| has_held_out.next().unwrap_or(false) && it.weight > 0.0);
+        let held_out: Option<Box<dyn SequenceSource>> = match held_out.as_slice() {
+            [] => None,
+            [one] => Some(Box::new(SequenceReader::open(
+                &one.dataset,
+                one.version,
+                config(VALIDATION_SPLIT),
+            )?)),
+            several => {
+                Some(Box::new(MixtureReader::open(several, &[], &config(VALIDATION_SPLIT))?))
+            }
+        };
+        let tokenizer = folder.join(&info.path);
         Ok(Self {
             train,
-            validation: validation.map(|reader| Box::new(reader) as Box<dyn SequenceSource>),
-            path: recipe.data.clone(),
-            version: snapshot.version,
-            newest_version,
-            manifest_hash: snapshot.manifest_hash.clone(),
+            validation: held_out,
+            manifest_hash,
             n_vocabulary: u64::from(info.n_vocabulary),
             token_bytes: token_bytes(&tokenizer, info.n_vocabulary)?,
             tokenizer: Some(tokenizer),
+            datasets,
         })
     }
-}
 
-/// How documents fill the sequences of a run: a dialogue that is cut in two teaches half an answer.
-pub(crate) fn packing(recipe: &Recipe) -> Packing {
-    if recipe.objective.kind == "supervised" { Packing::BestFit } else { Packing::Stream }
+    /// The datasets, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let one = |it: &Identity| format!("version {} of `{}`", it.version, it.path.display());
+        self.datasets.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Bytes of text behind each id of a byte-level vocabulary, zero for special tokens and ids that are not used.
@@ -128,8 +181,7 @@ fn byte_lengths(json: &Value, n_vocabulary: u32) -> Option<Vec<u32>> {
 impl fmt::Debug for Data {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Data")
-            .field("path", &self.path)
-            .field("version", &self.version)
+            .field("datasets", &self.datasets)
             .field("manifest_hash", &self.manifest_hash)
             .finish_non_exhaustive()
     }

@@ -22,6 +22,7 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod source;
+pub mod sources;
 pub mod spike;
 pub mod tensorboard;
 pub mod torch;

@@ -212,7 +212,7 @@ fn train(path: &Path, recipe: &Recipe, is_json: bool, is_quiet: bool) -> anyhow:
     let stop = stop_signals()?;
     let world = World::from_environment()?;
     let (is_json, is_quiet) = (is_json && world.is_first(), is_quiet || !world.is_first());
-    let data = Data::open(recipe, run::data_version(recipe)?)?;
+    let data = Data::open(recipe, &run::data_versions(recipe)?)?;
     let mut progress = Progress::new(recipe.train.steps, is_quiet, Arc::clone(&stop));
     let summary = run::train_in(&world, recipe, data, &mut progress)?;
     progress.bar.finish_and_clear();
@@ -378,7 +378,7 @@ impl Observer for Progress {
 
 /// Shows what a run would cost.
 fn plan(recipe: &Recipe, is_json: bool) -> anyhow::Result<ExitCode> {
-    let data = Data::open(recipe, run::data_version(recipe)?)?;
+    let data = Data::open(recipe, &run::data_versions(recipe)?)?;
     let vocab_size = data.n_vocabulary.next_multiple_of(recipe.model.vocab_multiple);
     let outline = model::outline(&recipe.model, vocab_size)?;
     let shape = outline.model.shape();
@@ -395,7 +395,7 @@ fn plan(recipe: &Recipe, is_json: bool) -> anyhow::Result<ExitCode> {
             "parameters": n_parameters, "vocab_size": shape.vocab_size, "flops_per_token": flops_per_token,
             "memory_bytes": memory_bytes, "tokens_per_step": tokens_per_step, "steps": recipe.train.steps,
             "tokens": tokens, "sequences_per_epoch": n_sequences, "manifest": data.manifest_hash,
-            "data_version": data.version,
+            "data_versions": data.datasets.iter().map(|it| it.version).collect::<Vec<_>>(),
         });
         writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&plan)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -408,14 +408,13 @@ fn plan(recipe: &Recipe, is_json: bool) -> anyhow::Result<ExitCode> {
     );
     let text = format!(
         "model          {} parameters, vocabulary {}\n\
-         data           version {} of {}, {n_sequences} sequences of {seq_len}\n\
+         data           {}, {n_sequences} sequences of {seq_len}\n\
          steps          {} of {tokens_per_step} tokens: {tokens} tokens, {epochs:.2} epochs\n\
          cost           {flops_per_token} FLOPs per token, {flops:.2e} in all\n\
          memory         about {gib:.2} GiB for weights, gradients, moments and activations\n",
         n_parameters,
         shape.vocab_size,
-        data.version,
-        data.path.display(),
+        data.place(),
         recipe.train.steps,
     );
     io::stdout().write_all(text.as_bytes())?;

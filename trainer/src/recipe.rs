@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use shard::config;
+use shard::packing::Packing;
 use toml::Table;
 
 use crate::adapter;
@@ -13,15 +14,21 @@ use crate::error::{Error, Result};
 use crate::objective;
 use crate::optimizer;
 use crate::schedule::{Decay, Schedule, Shape};
+use crate::sources::{Phase, Sources};
 
 /// A run as its author wants it. Paths are relative to the recipe's folder until [`Recipe::load`] resolves them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// The dataset of tokens.
-    pub data: PathBuf,
-    /// Version of its manifest; by default the newest when the run starts.
+    /// The dataset of tokens, or several as tables `[[data]]`.
+    pub data: Sources,
+    /// Version of the one dataset's manifest; by default the newest when the run starts.
     pub data_version: Option<u64>,
+    /// Other weights of the datasets in later steps, a table `[[phase]]` each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phase: Vec<Phase>,
+    /// How documents fill sequences: `stream` or `best_fit`; by default `best_fit` for `supervised` only.
+    pub packing: Option<Packing>,
     /// The run's folder.
     pub run: PathBuf,
     /// What is trained.
@@ -374,10 +381,20 @@ impl Recipe {
         };
         let resolve =
             |key: &str, path: PathBuf| if is_given(key) { path } else { folder.join(path) };
-        recipe.data = resolve("data", recipe.data);
+        if !is_given("data") {
+            recipe.data.resolve(|path| folder.join(path));
+        }
         recipe.run = resolve("run", recipe.run);
         recipe.model.from = recipe.model.from.map(|from| resolve("model.from", from));
         Ok(recipe)
+    }
+
+    /// How documents fill sequences.
+    #[must_use]
+    pub fn packing(&self) -> Packing {
+        // A dialogue that is cut in two teaches half an answer.
+        let is_tuned = self.objective.kind == "supervised";
+        self.packing.unwrap_or(if is_tuned { Packing::BestFit } else { Packing::Stream })
     }
 
     fn check(&self, place: &str) -> Result<()> {
@@ -423,6 +440,18 @@ impl Recipe {
             );
             return Err(mistake(place, &message));
         }
+        let is_mixture = matches!(self.data, Sources::Mixture(_));
+        if is_mixture && self.data_version.is_some() {
+            let message =
+                "`data_version` is of one dataset; of several, each `[[data]]` has its `version`";
+            return Err(mistake(place, message));
+        }
+        if !is_mixture && !self.phase.is_empty() {
+            return Err(mistake(place, "`[[phase]]` weighs datasets, and `data` is one folder"));
+        }
+        if self.data == Sources::Mixture(Vec::new()) {
+            return Err(mistake(place, "`data` names no dataset"));
+        }
         in_range(place, "train.spike_sigmas", train.spike_sigmas, 0.0..=1e6)?;
         in_range(place, "model.dropout", model.dropout, 0.0..=0.99)?;
         self.optimizer.check(place)
@@ -447,6 +476,8 @@ fn extended(path: &Path, below: &mut Vec<PathBuf>) -> Result<Table> {
     for key in ["data", "run"] {
         if let Some(value) = table.get_mut(key) {
             resolve(value);
+            let tables = value.as_array_mut().into_iter().flatten();
+            tables.filter_map(|table| table.get_mut("dataset")).for_each(resolve);
         }
     }
     if let Some(from) = table.get_mut("model").and_then(|model| model.get_mut("from")) {
@@ -563,8 +594,41 @@ mod tests {
         let path = folder.path().join("r.toml");
         fs::write(&path, GOOD).unwrap();
         let recipe = Recipe::load(&path, &["run=elsewhere".to_owned()]).unwrap();
-        assert_eq!(recipe.data, folder.path().join("d"));
+        assert_eq!(recipe.data, Sources::One(folder.path().join("d")));
         assert_eq!(recipe.run, Path::new("elsewhere"));
+    }
+
+    #[test]
+    fn datasets_are_one_folder_or_several_tables() {
+        let several = GOOD.replace("data = 'd'\n", "")
+            + "[[data]]\nname = 'a'\ndataset = 'x'\nweight = 2.0\n[[phase]]\nafter_step = 1\nweights = { a = 1.0 }\n";
+        check(&several, &[], "steps 3");
+        check(
+            &several.replace("weight = 2.0", "weigth = 2.0"),
+            &[],
+            "r.toml:9:1: unknown key `weigth` in `data`\n9 | weigth = 2.0\n  | ^^^^^^\nhint: did you mean `weight`?",
+        );
+        check(
+            &several,
+            &["data_version=3"],
+            "r.toml: `data_version` is of one dataset; of several, each `[[data]]` has its `version`",
+        );
+        check(
+            &several,
+            &["data=d"],
+            "r.toml: `[[phase]]` weighs datasets, and `data` is one folder",
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.toml");
+        fs::write(&path, &several).unwrap();
+        let extends = folder.path().join("e.toml");
+        fs::write(&extends, "extends = 'r.toml'\nrun = 'other'\n").unwrap();
+        for path in [&path, &extends] {
+            let Sources::Mixture(components) = Recipe::load(path, &[]).unwrap().data else {
+                panic!("tables are a mixture")
+            };
+            assert_eq!(components[0].dataset, folder.path().join("x"));
+        }
     }
 
     #[test]
@@ -584,7 +648,8 @@ mod tests {
         let path =
             file("mine.toml", "extends = 'base/second.toml'\nrun = 'own'\n[train]\nseed = 9\n");
         let recipe = Recipe::load(&path, &["train.steps=6".to_owned()]).unwrap();
-        assert_eq!(recipe.data, folder.path().join("base/d"), "relative to the file that says it");
+        let data = Sources::One(folder.path().join("base/d"));
+        assert_eq!(recipe.data, data, "relative to the file that says it");
         assert_eq!(recipe.run, folder.path().join("own"));
         assert_eq!((recipe.model.kind.as_deref(), recipe.model.n_layer), (Some("gpt2"), 7));
         let Train { steps, batch_sequences, seed, .. } = recipe.train;

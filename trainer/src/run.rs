@@ -15,7 +15,7 @@ use shard::tokenizer::Tokenizer;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::checkpoint::{self, Rollback, State};
-use crate::data::Data;
+use crate::data::{self, Data};
 use crate::distributed::World;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -26,6 +26,7 @@ use crate::random::Random;
 use crate::recipe::{Precision, Recipe};
 use crate::schedule::Schedule;
 use crate::source::{self, Batches, Plan};
+use crate::sources::Sources;
 use crate::spike::Spikes;
 use crate::torch;
 use crate::weights::WeightFiles;
@@ -87,6 +88,8 @@ pub struct Summary {
     pub seconds: f64,
     /// Tokens per second of training steps in this call.
     pub tokens_per_s: f64,
+    /// Share of the steps' time that they waited for data, in this call.
+    pub data_stall_share: f64,
     /// The finished model.
     pub model: Option<PathBuf>,
 }
@@ -104,16 +107,13 @@ pub struct Evaluation {
     pub n_tokens: u64,
 }
 
-/// The manifest version that the run in `recipe.run` reads: the recipe's, else the one that it began with.
+/// The manifest versions that the run in `recipe.run` began with, in the recipe's order; none before it begins.
 ///
 /// # Errors
 /// As [`checkpoint::newest`].
-pub fn data_version(recipe: &Recipe) -> Result<Option<u64>> {
-    if recipe.data_version.is_some() {
-        return Ok(recipe.data_version);
-    }
+pub fn data_versions(recipe: &Recipe) -> Result<Vec<u64>> {
     let found = checkpoint::newest(&recipe.run, &mut |_| {})?;
-    Ok(found.map(|(_, state)| state.data_version))
+    Ok(found.map_or_else(Vec::new, |(_, state)| state.data_versions))
 }
 
 /// Makes the model that the recipe describes, with its weights before the first step.
@@ -227,13 +227,13 @@ struct Run<'a> {
     rollbacks: Vec<Rollback>,
     last_loss: Option<f64>,
     seconds: f64,
+    waited: f64,
     tokens: u64,
 }
 
 /// What the dataset is, for checkpoints and `run.json`.
 struct Identity {
-    path: PathBuf,
-    version: u64,
+    datasets: Vec<data::Identity>,
     manifest_hash: String,
     tokenizer: Option<PathBuf>,
 }
@@ -264,13 +264,8 @@ impl<'a> Run<'a> {
             spikes = Spikes::new(train.spike_sigmas, &state.recent);
             rollbacks.clone_from(&state.rollbacks);
             observer.note(&format!("resumes at step {step} from `{}`", path.display()));
-            if recipe.data_version.is_none() && data.newest_version > data.version {
-                observer.note(&format!(
-                    "goes on with version {} of `{}`, which it began with; to train on version {}, give `run` another folder",
-                    data.version,
-                    data.path.display(),
-                    data.newest_version
-                ));
+            if recipe.data_version.is_none() {
+                note_newer(&data, observer);
             }
         }
         refuse_too_few(recipe, &data)?;
@@ -308,8 +303,7 @@ impl<'a> Run<'a> {
             held_out,
             token_bytes,
             identity: Identity {
-                path: data.path,
-                version: data.version,
+                datasets: data.datasets,
                 manifest_hash: data.manifest_hash,
                 tokenizer: data.tokenizer,
             },
@@ -322,6 +316,7 @@ impl<'a> Run<'a> {
             rollbacks,
             last_loss: None,
             seconds: 0.0,
+            waited: 0.0,
             tokens: 0,
         })
     }
@@ -372,6 +367,7 @@ impl<'a> Run<'a> {
             tokens: self.tokens,
             seconds: self.seconds,
             tokens_per_s,
+            data_stall_share: self.waited / (self.waited + self.seconds).max(1e-9),
             model,
         })
     }
@@ -380,7 +376,7 @@ impl<'a> Run<'a> {
         let asked = Instant::now();
         let batch = self.batches.next_batch()?;
         let start = Instant::now();
-        let waited = start - asked;
+        let waited = (start - asked).as_secs_f64();
         let lr = self.schedule.rate(self.step);
         let n_targets = self.world.sum_of(batch.iter().map(|micro| micro.n_targets).sum())?;
         refuse_no_targets(n_targets, &format!("the batch of step {}", self.step + 1))?;
@@ -403,12 +399,13 @@ impl<'a> Run<'a> {
         let seconds = start.elapsed().as_secs_f64();
         self.step += 1;
         self.seconds += seconds;
+        self.waited += waited;
         let n_tokens = self.recipe.train.batch_sequences * self.recipe.model.seq_len;
         self.tokens += n_tokens;
         let is_skipped = !(loss.is_finite() && grad_norm.is_finite())
             || loss > limits[0]
             || grad_norm > limits[1];
-        let data_stall_share = waited.as_secs_f64() / (waited.as_secs_f64() + seconds).max(1e-9);
+        let data_stall_share = waited / (waited + seconds).max(1e-9);
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let tokens_per_s = n_tokens as f64 / seconds.max(1e-9);
         let report = Report {
@@ -610,7 +607,7 @@ impl<'a> Run<'a> {
                 next_sample: (self.step + self.batches_left_out)
                     * self.recipe.train.batch_sequences,
             },
-            data_version: self.identity.version,
+            data_versions: self.identity.datasets.iter().map(|it| it.version).collect(),
             recipe: self.recipe.clone(),
             files: std::collections::BTreeMap::new(),
         };
@@ -632,17 +629,25 @@ impl<'a> Run<'a> {
 
     /// `run.json`: which samples each step saw, for lineage.
     fn write_story(&self) -> Result<()> {
-        let story = serde_json::json!({
+        let mut datasets = Vec::new();
+        for found in &self.identity.datasets {
+            datasets.push(serde_json::json!({
+                "name": found.name,
+                "dataset": relative(&found.path, &self.recipe.run)?,
+                "version": found.version,
+                "manifest": found.manifest_hash,
+                "split": TRAIN_SPLIT,
+            }));
+        }
+        // One dataset is `tokens`; which one of several a sample comes from is in the recipe.
+        let key = if matches!(self.recipe.data, Sources::One(_)) { "tokens" } else { "mixture" };
+        let datasets = if key == "tokens" { datasets.remove(0) } else { Value::Array(datasets) };
+        let mut story = serde_json::json!({
             "format_version": 1,
             "name": self.name(),
-            "tokens": {
-                "dataset": relative(&self.identity.path, &self.recipe.run)?,
-                "version": self.identity.version,
-                "manifest": self.identity.manifest_hash,
-                "split": TRAIN_SPLIT,
-            },
             "seq_len": self.recipe.model.seq_len,
-            "packing": crate::data::packing(self.recipe),
+            "packing": self.recipe.packing(),
+            "mask_documents": self.recipe.objective.masks_documents(),
             "batch_sequences": self.recipe.train.batch_sequences,
             "seed": self.recipe.train.seed,
             "steps": self.recipe.train.steps,
@@ -650,6 +655,7 @@ impl<'a> Run<'a> {
             "rollbacks": self.rollbacks,
             "recipe": self.recipe,
         });
+        story[key] = datasets;
         let mut bytes = serde_json::to_vec_pretty(&story).expect("text and numbers");
         bytes.push(b'\n');
         checkpoint::replace(&self.recipe.run.join("run.json"), &bytes)
@@ -740,13 +746,26 @@ fn refuse_uneven(recipe: &Recipe, world: &World) -> Result<()> {
     })
 }
 
+/// A run never changes the version that it began with.
+fn note_newer(data: &Data, observer: &mut dyn Observer) {
+    for found in data.datasets.iter().filter(|it| it.newest_version > it.version) {
+        observer.note(&format!(
+            "goes on with version {} of `{}`, which it began with; to train on version {}, give `run` another folder",
+            found.version,
+            found.path.display(),
+            found.newest_version
+        ));
+    }
+}
+
 fn refuse_too_few(recipe: &Recipe, data: &Data) -> Result<()> {
+    source::check_lasts(data.train.as_ref(), recipe.train.steps * recipe.train.batch_sequences)?;
     if data.train.n_sequences() > 0 {
         return Ok(());
     }
     Err(Error::Unusable {
         action: "train on",
-        what: format!("`{}`", data.path.display()),
+        what: data.place(),
         why: format!(
             "its split `{TRAIN_SPLIT}` has no sequence of {} tokens",
             recipe.model.seq_len

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use shard::mixture::MixtureReader;
 use shard::reader::{Samples, Sequence, SequenceReader, rank_samples};
 
 use crate::error::{Error, Result};
@@ -16,6 +17,11 @@ use crate::objective::{self, MicroBatch, Objective};
 pub trait SequenceSource: Send {
     /// Samples per epoch.
     fn n_sequences(&self) -> u64;
+
+    /// Samples that there are; `None` where epochs follow each other without end.
+    fn n_samples(&self) -> Option<u64> {
+        None
+    }
 
     /// Fills `out` with global sample `sample`: `seq_len + 1` tokens, where documents begin, and which targets count.
     ///
@@ -27,6 +33,20 @@ pub trait SequenceSource: Send {
 impl SequenceSource for SequenceReader {
     fn n_sequences(&self) -> u64 {
         self.n_sequences()
+    }
+
+    fn read(&mut self, sample: u64, out: &mut Sequence) -> Result<()> {
+        Ok(self.read_sequence(sample, out)?)
+    }
+}
+
+impl SequenceSource for MixtureReader {
+    fn n_sequences(&self) -> u64 {
+        self.components().map(|(_, reader)| reader.n_sequences()).sum()
+    }
+
+    fn n_samples(&self) -> Option<u64> {
+        Samples::n_samples(self)
     }
 
     fn read(&mut self, sample: u64, out: &mut Sequence) -> Result<()> {
@@ -141,7 +161,9 @@ fn feed(
     sender: &SyncSender<Result<Vec<MicroBatch>>>,
 ) {
     for index in first.. {
-        let batch = read_batch(source, objective, plan, index * plan.batch_sequences);
+        let first_sample = index * plan.batch_sequences;
+        let batch = check_lasts(source, first_sample + plan.batch_sequences)
+            .and_then(|()| read_batch(source, objective, plan, first_sample));
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {
             return;
@@ -174,6 +196,20 @@ pub fn read_batch(
         batch.push(objective::micro_batch(objective, &rows));
     }
     Ok(batch)
+}
+
+/// Refuses to read `wanted` samples from datasets that are exhausted before.
+///
+/// # Errors
+/// [`Error::Unusable`] with both numbers.
+pub fn check_lasts(source: &dyn SequenceSource, wanted: u64) -> Result<()> {
+    let Some(n) = source.n_samples().filter(|n| *n < wanted) else { return Ok(()) };
+    Err(Error::Unusable {
+        action: "train on",
+        what: "the mixture of the recipe".to_owned(),
+        why: format!("its datasets are exhausted after {n} sequences, the run needs {wanted}"),
+        hint: "raise `epochs_max`, leave one dataset without it, or lower `train.steps`".to_owned(),
+    })
 }
 
 fn check_ids(row: &[u32], sample: u64, vocab_size: u64) -> Result<()> {

@@ -31,7 +31,7 @@ fn in_world<T: Send>(size: u32, body: impl Fn(&World) -> T + Sync) -> Vec<T> {
 }
 
 fn train(size: u32, recipe: &Recipe, stop_after: Option<u64>) -> Vec<Result<Summary>> {
-    let data = || faults::data(&recipe.data, 0..0, true);
+    let data = || faults::data(recipe.run.parent().unwrap(), 0..0, true);
     if size == 1 {
         let mut script = Script { stop_after, ..Script::default() };
         return vec![run::train(recipe, data(), &mut script)];
@@ -142,7 +142,7 @@ fn all_stop_when_one_process_is_gone() {
     let ends = in_world(4, |world| {
         // The data of rank 1 ends in an error.
         let bad_from = if world.rank() == 1 { 5 } else { u64::MAX };
-        let data = faults::failing_data(&recipe.data, bad_from);
+        let data = faults::failing_data(recipe.run.parent().unwrap(), bad_from);
         let end = run::train_in(world, &recipe, data, &mut Script::default());
         end.map(|_| ()).map_err(|error| error.to_string())
     });

@@ -10,7 +10,7 @@ use trainer::run;
 use trainer::source::SequenceSource;
 use trainer::{Result, checkpoint, torch};
 
-use super::resume::Script;
+use super::resume::{Script, dataset};
 
 const T: u32 = 16;
 const B: u64 = 4;
@@ -64,9 +64,7 @@ fn planted(folder: &Path, source: Planted) -> Data {
     Data {
         train: Box::new(source),
         validation: None,
-        path: folder.to_owned(),
-        version: 1,
-        newest_version: 1,
+        datasets: vec![dataset(folder, 1)],
         manifest_hash: "feed".to_owned(),
         n_vocabulary: 29,
         tokenizer: None,
@@ -76,8 +74,10 @@ fn planted(folder: &Path, source: Planted) -> Data {
 
 pub(crate) fn recipe(folder: &Path) -> Recipe {
     Recipe {
-        data: folder.to_owned(),
+        data: folder.to_owned().into(),
         data_version: None,
+        phase: Vec::new(),
+        packing: None,
         run: folder.join("run"),
         model: recipe::Model {
             kind: Some("gpt2".to_owned()),

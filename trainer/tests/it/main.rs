@@ -14,6 +14,7 @@ mod files;
 mod generation;
 mod gguf;
 mod memory;
+mod mixture;
 mod objective;
 mod optimizer;
 mod parity;

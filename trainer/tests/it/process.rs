@@ -6,12 +6,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, FixedSizeBinaryArray, ListBuilder, UInt32Array, UInt32Builder};
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{
+    Array, ArrayRef, BooleanBuilder, FixedSizeBinaryArray, ListBuilder, UInt32Array, UInt32Builder,
+};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use serde_json::{Value, json};
 use shard::manifest::Counts;
-use shard::schema::{DatasetKind, document_id};
+use shard::schema::{DatasetKind, document_id, loss_mask_field};
 use shard::tokenizer::{Tokenizer, train_bpe};
 use shard::writer::{ShardWriter, number_tokens};
 use shard::{Dataset, Manifest};
@@ -57,34 +59,51 @@ fn text(seed: u64) -> String {
     out
 }
 
-/// Writes a dataset of tokens with two splits, and the recipe beside it.
-pub(crate) fn corpus(folder: &Path) -> PathBuf {
-    let dataset = Dataset::at(folder.join("tokens"));
-    fs::create_dir_all(dataset.path()).unwrap();
-    let tokenizer = train_bpe((0..20).map(text), 320).unwrap();
-    fs::write(dataset.path().join("tokenizer.json"), &tokenizer).unwrap();
-    let tokenizer = Tokenizer::from_bytes(&tokenizer, "a test's tokenizer").unwrap();
-    let schema = DatasetKind::Tokens.schema();
+/// A document: its tokens, and whether each is a target where not all are.
+pub(crate) struct Document {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) loss_mask: Option<Vec<bool>>,
+}
+
+/// Writes a dataset of tokens with two splits.
+pub(crate) fn write_tokens(path: &Path, tokenizer: &[u8], splits: [(&str, Vec<Document>); 2]) {
+    let dataset = Dataset::at(path);
+    fs::create_dir_all(path).unwrap();
+    fs::write(path.join("tokenizer.json"), tokenizer).unwrap();
+    let tokenizer = Tokenizer::from_bytes(tokenizer, "a test's tokenizer").unwrap();
+    let mut schema = DatasetKind::Tokens.schema();
+    if splits[0].1[0].loss_mask.is_some() {
+        let mask = Arc::new(loss_mask_field());
+        schema = Arc::new(Schema::new(
+            schema.fields().iter().cloned().chain([mask]).collect::<Vec<_>>(),
+        ));
+    }
     let mut manifest = Manifest::new(DatasetKind::Tokens, &schema, "test".to_owned(), json!({}));
-    for (split, seeds) in [("train", 0..60u64), ("validation", 60..70)] {
-        let item = Field::new("item", DataType::UInt32, false);
-        let mut lists = ListBuilder::new(UInt32Builder::new()).with_field(item);
+    for (split, documents) in splits {
+        let item = |kind| Field::new("item", kind, false);
+        let mut lists = ListBuilder::new(UInt32Builder::new()).with_field(item(DataType::UInt32));
+        let mut masks = ListBuilder::new(BooleanBuilder::new()).with_field(item(DataType::Boolean));
         let (mut ids, mut counts) = (Vec::new(), Vec::new());
-        for seed in seeds {
-            let mut tokens = Vec::new();
-            tokenizer.encode(&text(seed), &mut tokens).unwrap();
-            tokens.extend(tokenizer.end_of_document());
-            ids.push(document_id("test", &format!("{seed}")));
-            counts.push(u32::try_from(tokens.len()).unwrap());
-            lists.values().append_slice(&tokens);
+        for document in &documents {
+            ids.push(document_id(split, &format!("{}", ids.len())));
+            counts.push(u32::try_from(document.tokens.len()).unwrap());
+            lists.values().append_slice(&document.tokens);
             lists.append(true);
+            if let Some(mask) = &document.loss_mask {
+                masks.values().append_slice(mask);
+                masks.append(true);
+            }
         }
         let rows = ids.len() as u64;
-        let columns: Vec<ArrayRef> = vec![
+        let mut columns: Vec<ArrayRef> = vec![
             Arc::new(FixedSizeBinaryArray::try_from_iter(ids.into_iter()).unwrap()),
             Arc::new(lists.finish()),
             Arc::new(UInt32Array::from(counts)),
         ];
+        let masks = masks.finish();
+        if masks.len() > 0 {
+            columns.push(Arc::new(masks));
+        }
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
         let mut writer =
             ShardWriter::create(&dataset, &format!("{split}-00000"), split, &schema).unwrap();
@@ -95,6 +114,31 @@ pub(crate) fn corpus(folder: &Path) -> PathBuf {
     number_tokens(&mut manifest.shards);
     manifest.tokenizer = Some(tokenizer.info("tokenizer.json"));
     dataset.commit(0, manifest).unwrap();
+}
+
+/// A tokenizer for [`text`].
+pub(crate) fn tokenizer() -> Vec<u8> {
+    train_bpe((0..20).map(text), 320).unwrap()
+}
+
+/// The texts of `seeds` as tokens.
+pub(crate) fn texts(tokenizer: &[u8], seeds: std::ops::Range<u64>) -> Vec<Document> {
+    let tokenizer = Tokenizer::from_bytes(tokenizer, "a test's tokenizer").unwrap();
+    let document = |seed| {
+        let mut tokens = Vec::new();
+        tokenizer.encode(&text(seed), &mut tokens).unwrap();
+        tokens.extend(tokenizer.end_of_document());
+        Document { tokens, loss_mask: None }
+    };
+    seeds.map(document).collect()
+}
+
+/// Writes a dataset of tokens with two splits, and the recipe beside it.
+pub(crate) fn corpus(folder: &Path) -> PathBuf {
+    let tokenizer = tokenizer();
+    let splits = [("train", 0..60), ("validation", 60..70)];
+    let splits = splits.map(|(split, seeds)| (split, texts(&tokenizer, seeds)));
+    write_tokens(&folder.join("tokens"), &tokenizer, splits);
     let recipe = folder.join("recipe.toml");
     fs::write(&recipe, RECIPE).unwrap();
     recipe
@@ -173,7 +217,7 @@ fn a_killed_process_goes_on_to_the_same_bits() {
 
     let mut whole = Recipe::load(&recipe, &[]).unwrap();
     whole.run = folder.path().join("runs/whole");
-    run::train(&whole, Data::open(&whole, None).unwrap(), &mut Silent).unwrap();
+    run::train(&whole, Data::open(&whole, &[]).unwrap(), &mut Silent).unwrap();
     let bytes = |run: &Path, name: &str| fs::read(run.join(name)).unwrap();
     for name in [
         "model/model.safetensors",

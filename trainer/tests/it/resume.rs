@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use trainer::data::Data;
+use trainer::data::{Data, Identity};
 use trainer::recipe::{self, Optimizer, Precision, Recipe, Train};
 use trainer::run::{self, Observer, Report};
 use trainer::source::Memory;
@@ -47,6 +47,12 @@ fn tokens(n: usize, factor: u32) -> Vec<u32> {
     out
 }
 
+/// The folder as version 1 of a dataset.
+pub(crate) fn dataset(folder: &Path, newest_version: u64) -> Identity {
+    let (path, manifest_hash) = (folder.to_owned(), "feed".to_owned());
+    Identity { name: None, path, version: 1, newest_version, manifest_hash }
+}
+
 fn data(folder: &Path) -> Data {
     data_of(folder, 3)
 }
@@ -56,9 +62,7 @@ fn data_of(folder: &Path, factor: u32) -> Data {
     Data {
         train: source(4000),
         validation: Some(source(600)),
-        path: folder.to_owned(),
-        version: 1,
-        newest_version: 1,
+        datasets: vec![dataset(folder, 1)],
         manifest_hash: "feed".to_owned(),
         n_vocabulary: 29,
         tokenizer: None,
@@ -68,8 +72,10 @@ fn data_of(folder: &Path, factor: u32) -> Data {
 
 fn recipe(folder: &Path, kind: &str) -> Recipe {
     Recipe {
-        data: folder.to_owned(),
+        data: folder.to_owned().into(),
         data_version: None,
+        phase: Vec::new(),
+        packing: None,
         run: folder.join("run"),
         objective: trainer::objective::Config::default(),
         adapter: None,
@@ -98,7 +104,7 @@ fn recipe(folder: &Path, kind: &str) -> Recipe {
 }
 
 fn train(recipe: &Recipe, script: &mut Script) -> Result<run::Summary> {
-    run::train(recipe, data(&recipe.data), script)
+    run::train(recipe, data(recipe.run.parent().unwrap()), script)
 }
 
 fn weights(run: &Path) -> Vec<u8> {
@@ -191,7 +197,12 @@ fn a_run_says_when_it_goes_on_with_an_older_version() {
     train(&recipe, &mut Script::stop_after(2)).unwrap();
     for newest_version in [1, 3] {
         let mut script = Script::stop_after(3);
-        run::train(&recipe, Data { newest_version, ..data(&path) }, &mut script).unwrap();
+        run::train(
+            &recipe,
+            Data { datasets: vec![dataset(&path, newest_version)], ..data(&path) },
+            &mut script,
+        )
+        .unwrap();
         let says = script.notes.iter().any(|note| note.contains("to train on version 3"));
         assert_eq!(says, newest_version == 3, "{:?}", script.notes);
         fs::remove_dir_all(&recipe.run).unwrap();
