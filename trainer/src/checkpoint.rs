@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shard::reader::ReaderState;
+use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::model::{self, Loaded};
-use crate::optimizer::Optimizer;
 use crate::recipe::Recipe;
 use crate::weights;
 
@@ -78,7 +78,7 @@ pub fn folder(run: &Path) -> PathBuf {
 
 /// Writes a checkpoint and removes all but the `kept` newest; returns its folder.
 ///
-/// `state.files` is filled in here.
+/// `moments` is what the optimizer remembers of all parameters. `state.files` is filled in here.
 ///
 /// # Errors
 /// [`Error::Io`] when a file cannot be written or synced: then nothing visible has changed.
@@ -86,7 +86,7 @@ pub fn save(
     run: &Path,
     mut state: State,
     loaded: &Loaded,
-    optimizer: &Optimizer,
+    moments: &[(String, Tensor)],
     kept: usize,
 ) -> Result<PathBuf> {
     let parent = folder(run);
@@ -97,7 +97,7 @@ pub fn save(
     fs::create_dir(&aside).map_err(Error::io("create", &aside))?;
     let mut files = model::save(loaded, &aside)?;
     files.push(OPTIMIZER);
-    weights::write(&aside.join(OPTIMIZER), &optimizer.state())?;
+    weights::write(&aside.join(OPTIMIZER), moments)?;
     for name in files {
         state.files.insert(name.to_owned(), hash_file(&aside.join(name))?);
     }

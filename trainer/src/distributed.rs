@@ -112,35 +112,66 @@ impl World {
     /// # Errors
     /// [`Error::Torch`] when a process is gone.
     pub fn sum_gradients(&self, gradients: &[Tensor]) -> Result<()> {
-        if self.group.is_none() {
-            return Ok(());
-        }
-        let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
-        let mut rest = gradients;
-        while !rest.is_empty() {
-            let mut sum = 0;
-            let fits = rest.iter().take_while(|gradient| {
-                sum += bytes(gradient);
-                sum <= BUCKET_BYTES
-            });
-            let n = fits.count().max(1);
-            let (bucket, others) = rest.split_at(n);
-            let flat = Tensor::cat(&bucket.iter().map(|g| g.reshape([-1])).collect::<Vec<_>>(), 0);
-            self.sum(&flat)?;
-            let mut first = 0;
-            for gradient in bucket {
-                let n = i64::try_from(gradient.numel()).expect("a tensor's size");
-                let part = flat.narrow(0, first, n).view_as(gradient);
-                gradient
-                    .shallow_clone()
-                    .f_copy_(&part)
-                    .map_err(Error::torch("add up gradients"))?;
-                first += n;
-            }
-            rest = others;
+        let Some(group) = &self.group else { return Ok(()) };
+        in_buckets(gradients, |flat| group.sum(flat))
+    }
+
+    /// Replaces each parameter by that of the process which updated it: `owners` has one for each.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when a process is gone.
+    pub fn share(&self, parameters: &[Tensor], owners: &[u32]) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        for owner in 0..self.size {
+            let owned = parameters.iter().zip(owners).filter(|(_, its)| **its == owner);
+            let owned: Vec<Tensor> = owned.map(|(tensor, _)| tensor.detach()).collect();
+            in_buckets(&owned, |flat| group.broadcast(flat, owner))?;
         }
         Ok(())
     }
+}
+
+/// Returns which of `n` processes updates each parameter of these sizes: the largest first, each to the one that has least.
+///
+/// Source: Rajbhandari et al. 2020, the first stage of ZeRO, by whole parameters.
+#[must_use]
+pub fn owners(sizes: &[usize], n: u32) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(sizes[index]));
+    let mut loads = vec![0; n as usize];
+    let mut owners = vec![0; sizes.len()];
+    for index in order {
+        let least = (0..n).min_by_key(|&rank| loads[rank as usize]).expect("at least one process");
+        loads[least as usize] += sizes[index];
+        owners[index] = least;
+    }
+    owners
+}
+
+/// Hands tensors to `work` as flat ones of up to 25 MiB, and takes over what it makes of them.
+fn in_buckets(tensors: &[Tensor], work: impl Fn(&Tensor) -> Result<()>) -> Result<()> {
+    let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
+    let mut rest = tensors;
+    while !rest.is_empty() {
+        let mut sum = 0;
+        let fits = rest.iter().take_while(|tensor| {
+            sum += bytes(tensor);
+            sum <= BUCKET_BYTES
+        });
+        let n = fits.count().max(1);
+        let (bucket, others) = rest.split_at(n);
+        let flat = Tensor::cat(&bucket.iter().map(|g| g.reshape([-1])).collect::<Vec<_>>(), 0);
+        work(&flat)?;
+        let mut first = 0;
+        for tensor in bucket {
+            let n = i64::try_from(tensor.numel()).expect("a tensor's size");
+            let part = flat.narrow(0, first, n).view_as(tensor);
+            tensor.shallow_clone().f_copy_(&part).map_err(Error::torch("exchange tensors"))?;
+            first += n;
+        }
+        rest = others;
+    }
+    Ok(())
 }
 
 /// Returns a port of this machine that nothing listens at.

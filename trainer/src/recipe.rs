@@ -129,6 +129,9 @@ pub struct Train {
     pub skips_max: u64,
     /// Times that a run may roll back; the data goes on behind the steps that were skipped.
     pub rollbacks_max: u64,
+    /// Whether each of several processes updates some of the parameters, and remembers what the optimizer must of these
+    /// alone (ZeRO's first stage).
+    pub shard_optimizer: bool,
     /// Refuse operators whose result depends on the order of threads.
     pub deterministic: bool,
     /// Verify the shards' hashes before they are read.
@@ -154,6 +157,7 @@ impl Default for Train {
             spike_sigmas: 6.0,
             skips_max: 10,
             rollbacks_max: 2,
+            shard_optimizer: false,
             deterministic: true,
             verify: true,
         }

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::checkpoint::{self, Rollback, State};
 use crate::data::{self, Data};
-use crate::distributed::World;
+use crate::distributed::{self, World};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::model::{self, Loaded, Pass};
@@ -210,6 +210,8 @@ struct Run<'a> {
     device: Device,
     loaded: Loaded,
     optimizer: Optimizer,
+    /// Who updates each parameter, where not all update all.
+    owners: Option<Vec<u32>>,
     schedule: Schedule,
     /// Of the first process.
     metrics: Option<Metrics>,
@@ -251,8 +253,16 @@ impl<'a> Run<'a> {
             Some((path, _)) => model::load(path, device)?,
             None => first_model(recipe, data.n_vocabulary, device)?,
         };
-        let mut optimizer = Optimizer::new(loaded.model.parameters(), &recipe.optimizer)?;
         let train = &recipe.train;
+        let owners = (train.shard_optimizer && world.size() > 1).then(|| {
+            let trained = loaded.model.parameters().iter().filter(|p| p.tensor.requires_grad());
+            let sizes: Vec<usize> = trained.map(|p| p.tensor.numel()).collect();
+            distributed::owners(&sizes, world.size())
+        });
+        let is_owned =
+            |index: usize| owners.as_ref().is_none_or(|owners| owners[index] == world.rank());
+        let mut optimizer =
+            Optimizer::sharded(loaded.model.parameters(), &recipe.optimizer, is_owned)?;
         let (mut step, mut batches_left_out, mut skipped) = (0, 0, [0; 2]);
         let (mut spikes, mut rollbacks) = (Spikes::new(train.spike_sigmas, &[]), Vec::new());
         if let Some((path, state)) = &found {
@@ -291,6 +301,7 @@ impl<'a> Run<'a> {
             recipe,
             device,
             optimizer,
+            owners,
             schedule: recipe.optimizer.schedule(recipe.train.steps),
             metrics,
             batches: Batches::start(
@@ -390,6 +401,11 @@ impl<'a> Run<'a> {
         let skip =
             read.isfinite().logical_and(&is_allowed).all().logical_not().to_kind(Kind::Float);
         self.optimizer.apply(lr, &skip)?;
+        if let Some(owners) = &self.owners {
+            let parameters = self.optimizer.parameters().iter();
+            let parameters: Vec<Tensor> = parameters.map(|p| p.tensor.shallow_clone()).collect();
+            self.world.share(&parameters, owners)?;
+        }
         self.optimizer.move_average(&skip);
         // The only wait for the device in a step.
         let [loss, grad_norm] = <[f64; 2]>::try_from(
@@ -612,11 +628,15 @@ impl<'a> Run<'a> {
             files: std::collections::BTreeMap::new(),
         };
         let name = self.name();
+        let moments = match &self.owners {
+            Some(_) => self.optimizer.whole_state(&self.recipe.optimizer, self.world)?,
+            None => self.optimizer.state(),
+        };
         let Some(metrics) = &mut self.metrics else { return Ok(()) };
         // Measurements first: a checkpoint never knows more than they do.
         metrics.flush(&name)?;
         let kept = self.recipe.train.checkpoints_kept;
-        checkpoint::save(&self.recipe.run, state, &self.loaded, &self.optimizer, kept)?;
+        checkpoint::save(&self.recipe.run, state, &self.loaded, &moments, kept)?;
         let config = serde_json::to_value(self.recipe).expect("text and numbers");
         metrics.commit(&name, config)?;
         self.write_story()
@@ -775,7 +795,7 @@ fn refuse_too_few(recipe: &Recipe, data: &Data) -> Result<()> {
 }
 
 /// Keys that may change between the parts of a run: they do not touch the weights.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "data",
     "data_version",
     "run",
@@ -784,6 +804,7 @@ const FREE: [&str; 10] = [
     "train.evaluate_every",
     "train.evaluate_sequences",
     "train.rollbacks_max",
+    "train.shard_optimizer",
     "train.skips_max",
     "train.verify",
 ];

@@ -10,12 +10,14 @@ mod average;
 mod muon;
 mod sgd;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use tch::{Kind, Tensor, no_grad};
 
 pub use average::Average;
 
+use crate::distributed::World;
 use crate::error::{Error, Result};
 use crate::model::Parameter;
 use crate::recipe;
@@ -243,6 +245,42 @@ impl Optimizer {
         state.extend(self.rules.iter().flat_map(|rule| rule.state()));
         state.extend(self.average.iter().flat_map(|average| average.state()));
         state
+    }
+
+    /// Returns the state of all parameters, of which each process of `world` has updated some.
+    ///
+    /// Needs room for all of it while it lives.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when a process is gone.
+    pub fn whole_state(
+        &self,
+        config: &recipe::Optimizer,
+        world: &World,
+    ) -> Result<Vec<(String, Tensor)>> {
+        let own: BTreeMap<String, Tensor> = self.state().into_iter().collect();
+        let whole = Self::new(&self.parameters, config)?;
+        // Every process has these.
+        let mut shared = vec![("step".to_owned(), self.step.shallow_clone())];
+        shared.extend(self.average.iter().flat_map(|average| average.state()));
+        let mut state = Vec::new();
+        for (name, mut tensor) in whole.rules.iter().flat_map(|rule| rule.state()) {
+            // What another process owns is zero here.
+            match own.get(&name) {
+                Some(found) => tensor.copy_(found),
+                None => drop(tensor.zero_()),
+            }
+            world.sum(&tensor)?;
+            state.push((name, tensor));
+        }
+        shared.append(&mut state);
+        Ok(shared)
+    }
+
+    /// The parameters that are trained, in the model's order.
+    #[must_use]
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
     }
 
     /// Takes over a state that [`Optimizer::state`] gave, of this process or of several together.

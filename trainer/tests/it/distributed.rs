@@ -7,9 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tch::Tensor;
-use trainer::distributed::{World, free_port};
+use trainer::distributed::{World, free_port, owners};
 use trainer::recipe::Recipe;
 use trainer::run::{self, Summary};
+use trainer::weights::WeightFiles;
 use trainer::{Result, model};
 
 use super::faults;
@@ -97,6 +98,73 @@ fn gradients_of_several_processes_are_those_of_one() {
         println!("{size} processes: gradients differ by {far:.1e}, loss by {loss_far:.1e}");
         assert!(far < 1e-7 && loss_far < 1e-6, "{size}: {far} {loss_far}");
     }
+}
+
+#[test]
+fn whole_parameters_are_spread_evenly() {
+    // By hand: 9 | 7, then 5 to the second (12), 4 to the first (13), 1 to the second.
+    assert_eq!(owners(&[4, 9, 1, 7, 5], 2), [0, 0, 1, 1, 1]);
+    assert_eq!(owners(&[3, 3], 1), [0, 0]);
+    assert_eq!(owners(&[3], 4), [0]);
+}
+
+#[test]
+fn an_optimizer_in_parts_makes_the_weights_of_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ["adamw", "muon", "adafactor"] {
+        let mut recipe = recipe(folder.path());
+        recipe.optimizer.kind = kind.to_owned();
+        recipe.optimizer.momentum = None;
+        recipe.optimizer.average = Some(0.9);
+        recipe.train.steps = 6;
+        recipe.train.checkpoint_every = 3;
+        let sizes: &[u32] = if kind == "adamw" { &[2, 4] } else { &[2] };
+        for &size in sizes {
+            let mut ends = Vec::new();
+            for is_sharded in [false, true] {
+                recipe.train.shard_optimizer = is_sharded;
+                recipe.run = folder.path().join(format!("{kind}-{size}-{is_sharded}"));
+                for summary in train(size, &recipe, None) {
+                    assert!(summary.unwrap().is_done);
+                }
+                let moments = recipe.run.join("checkpoints/step-00000006/optimizer.safetensors");
+                ends.push((weights(&recipe.run), WeightFiles::open(&moments).unwrap()));
+            }
+            let [whole, parts] = &ends[..] else { unreachable!() };
+            // The same gradients and the same arithmetic for each parameter: the same bits.
+            assert!(difference(&whole.0, &parts.0) == 0.0, "{kind}: weights of {size}");
+            let names: Vec<&str> = whole.1.names().collect();
+            assert_eq!(names, parts.1.names().collect::<Vec<_>>(), "{kind}");
+            for name in &names {
+                let [a, b] = [&whole.1, &parts.1].map(|files| files.tensor(name).unwrap());
+                assert!(a.equal(&b), "{kind}: `{name}` of {size}");
+            }
+            println!("{kind}, {size} processes: {} remembered tensors are equal", names.len());
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_in_parts_goes_on_in_any_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recipe = recipe(folder.path());
+    recipe.train.steps = 30;
+    recipe.optimizer.lr = 0.1;
+    recipe.optimizer.momentum = Some(0.9);
+    train(1, &recipe, None).remove(0).unwrap();
+    let whole = weights(&recipe.run);
+    recipe.run = folder.path().join("layouts");
+    for (size, is_sharded, stop_after) in
+        [(2, true, Some(8)), (4, true, Some(14)), (2, false, Some(20)), (1, true, None)]
+    {
+        recipe.train.shard_optimizer = is_sharded;
+        for summary in train(size, &recipe, stop_after) {
+            assert_eq!(summary.unwrap().step, stop_after.unwrap_or(30));
+        }
+    }
+    let far = difference(&whole, &weights(&recipe.run));
+    println!("2 and 4 processes in parts, 2 whole, 1: weights differ by {far:.1e}");
+    assert!(far < 1e-6, "{far}");
 }
 
 #[test]
