@@ -9,6 +9,7 @@ pub mod crawl;
 pub mod error;
 pub mod fasttext;
 pub mod filter;
+pub mod kenlm;
 pub mod modifier;
 mod prose;
 pub mod source;

@@ -12,6 +12,7 @@ mod gopher_quality;
 mod gopher_repetition;
 mod language;
 mod length;
+mod perplexity;
 mod starcoder_code;
 pub mod toxicity;
 mod url_blocklist;
@@ -119,6 +120,7 @@ pub const KINDS: &[FilterKind] = &[
     gopher_repetition::KIND,
     language::KIND,
     length::KIND,
+    perplexity::KIND,
     starcoder_code::KIND,
     toxicity::KIND,
     url_blocklist::KIND,
