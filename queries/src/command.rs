@@ -11,6 +11,7 @@ use serde_json::json;
 use shard::schema::DatasetKind;
 use shard::{Dataset, store};
 
+use crate::classifier::{self, TrainArguments};
 use crate::commoncrawl::{self, CommonCrawlArguments};
 use crate::job::LoadedJob;
 use crate::output::Format;
@@ -160,6 +161,11 @@ enum Verb {
     ///
     /// Example: gristmill import openwebtext --format nanogpt --tokenizer gpt2/tokenizer.json --output tokens
     Import(interchange::ImportArguments),
+    /// Make a filter of your own.
+    Classifier {
+        #[command(subcommand)]
+        what: Classified,
+    },
     /// List what can be named in a job, in SQL, or as another library's format.
     List {
         /// `sources`, `steps`, `dedup`, `functions`, `exports` or `imports`; all of them, without it.
@@ -191,6 +197,15 @@ enum Served {
     ///
     /// Prints its address. Example: gristmill serve sql demo/corpus; curl 127.0.0.1:7780/query -d 'select count(*) from documents'
     Sql(ServeArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Classified {
+    /// Train a fastText classifier from the texts of two queries; the step `classifier` takes it as `model`.
+    ///
+    /// Example: gristmill classifier train --positive "select text from documents where kind = 'book'"
+    /// --negative "select text from documents where kind = 'web'" --output books.bin
+    Train(Box<TrainArguments>),
 }
 
 #[derive(Debug, Args)]
@@ -372,6 +387,13 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
             Verb::Report { corpus, output, samples } => {
                 let output = output.unwrap_or_else(|| corpus.join("report.html"));
                 report(&corpus, &output, samples, threads, is_json).await
+            }
+            Verb::Classifier { what: Classified::Train(arguments) } => {
+                let report = classifier::train_from(&arguments, threads).await?;
+                match is_json {
+                    true => print_json(&report),
+                    false => print(&report.show()),
+                }
             }
             _ => unreachable!("the other verbs have returned"),
         }

@@ -6,6 +6,7 @@
 
 pub mod benchmark;
 pub mod catalog;
+pub mod classifier;
 pub mod command;
 pub mod commoncrawl;
 pub mod decontaminate;

@@ -6,6 +6,8 @@ mod bad_input;
 #[cfg(test)]
 mod bounded;
 #[cfg(test)]
+mod classifier;
+#[cfg(test)]
 mod contamination;
 #[cfg(test)]
 mod conversations;
