@@ -83,6 +83,7 @@ pub(crate) fn steps(
     let corpus = tokens.path.parent().unwrap_or(Path::new("")).to_owned();
     let bases = vec![PathBuf::new(), corpus];
     let history = TrainedOn { bases, files: Files::Any }.history(name)?;
+    history.check_is_known()?;
     if history.run.tokens.manifest != tokens.manifest_hash {
         return Err(run::other_manifest(name, &history.run.tokens, tokens));
     }
@@ -100,7 +101,7 @@ pub(crate) struct Seen {
     pub(crate) run: String,
     /// The version of `tokens` that it was trained on.
     pub(crate) version: u64,
-    /// Whether that version is gone, so that nobody can say what the run saw.
+    /// Whether that version is gone or one of a mixture, so that nobody can say what the run saw.
     pub(crate) is_unknown: bool,
     /// Those of the documents that a step saw.
     pub(crate) documents: u64,
@@ -161,9 +162,7 @@ pub(crate) fn trained_with(corpus: &Path, version: u64) -> Result<Vec<String>> {
     let own = own.canonicalize().unwrap_or(own);
     let mut found = Vec::new();
     for history in histories(corpus)? {
-        let path = history.dataset().path().to_owned();
-        let is_own = path.canonicalize().unwrap_or(path) == own;
-        if is_own && history.run.tokens.version == version {
+        if history.has_read(&own, version) {
             found.push(history.name);
         }
     }
@@ -192,22 +191,29 @@ pub(crate) fn runs(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
             found.push((name, run));
         }
     }
-    let text = |value: &dyn Fn(&(&String, run::Run)) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(found.iter().map(value)))
+    // A row for each dataset of a run.
+    let rows: Vec<(&String, &run::Run, &run::RunTokens)> = found
+        .iter()
+        .flat_map(|(name, run)| run.datasets().map(move |tokens| (*name, run, tokens)))
+        .collect();
+    let text = |value: &dyn Fn(&run::RunTokens) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, _, tokens)| value(tokens))))
     };
     let count = |value: &dyn Fn(&run::Run) -> u64| -> ArrayRef {
-        Arc::new(UInt64Array::from_iter_values(found.iter().map(|(_, run)| value(run))))
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(_, run, _)| value(run))))
     };
+    let names = StringArray::from_iter_values(rows.iter().map(|(name, ..)| name));
+    let versions = UInt64Array::from_iter_values(rows.iter().map(|(.., tokens)| tokens.version));
     Ok(RecordBatch::try_from_iter([
-        ("run", text(&|(name, _)| (*name).clone())),
+        ("run", Arc::new(names) as ArrayRef),
         ("steps_done", count(&|run| run.steps_done)),
         ("seq_len", count(&|run| run.seq_len as u64)),
         ("batch_sequences", count(&|run| run.batch_sequences)),
         ("seed", count(&|run| run.seed)),
-        ("dataset", text(&|(_, run)| run.tokens.dataset.display().to_string())),
-        ("version", count(&|run| run.tokens.version)),
-        ("split", text(&|(_, run)| run.tokens.split.clone())),
-        ("manifest_hash", text(&|(_, run)| run.tokens.manifest.clone())),
+        ("dataset", text(&|tokens| tokens.dataset.display().to_string())),
+        ("version", Arc::new(versions)),
+        ("split", text(&|tokens| tokens.split.clone())),
+        ("manifest_hash", text(&|tokens| tokens.manifest.clone())),
     ])?)
 }
 
@@ -263,6 +269,7 @@ impl TableFunctionImpl for TrainedOn {
                 history.run.steps_done
             );
         }
+        history.check_is_known()?;
         let tokens = history.dataset();
         let snapshot = tokens.open(Some(history.run.tokens.version)).map_err(Error::from)?;
         if snapshot.manifest_hash != history.run.tokens.manifest {

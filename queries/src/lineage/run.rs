@@ -27,10 +27,16 @@ const MODELS: [&str; 2] = ["model", "average"];
 /// The part of `run.json` that decides which sequences a step saw.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Run {
+    /// The dataset that it reads, the first of a mixture.
     pub(super) tokens: RunTokens,
+    /// All datasets, where they are several.
+    #[serde(default)]
+    mixture: Vec<RunTokens>,
     pub(super) seq_len: usize,
     #[serde(default)]
     packing: Packing,
+    #[serde(default)]
+    mask_documents: bool,
     pub(super) batch_sequences: u64,
     pub(super) seed: u64,
     steps: u64,
@@ -149,14 +155,37 @@ impl History {
         Dataset::at(self.folder.join(&self.run.tokens.dataset))
     }
 
-    /// The version that it was trained on, nothing when it is gone.
+    /// Whether it was trained on a version of the dataset in the folder `own`.
+    pub(super) fn has_read(&self, own: &Path, version: u64) -> bool {
+        self.run.datasets().any(|tokens| {
+            let path = self.folder.join(&tokens.dataset);
+            path.canonicalize().unwrap_or(path) == own && tokens.version == version
+        })
+    }
+
+    /// Refuses a run whose steps nobody can follow.
+    ///
+    /// # Errors
+    /// When it reads a mixture.
+    pub(super) fn check_is_known(&self) -> Result<()> {
+        match self.run.mixture.len() {
+            0 => Ok(()),
+            n => Err(Error::Job {
+                place: self.name.clone(),
+                message: format!("it was trained on a mixture of {n} datasets"),
+                hint: Some("what a step saw is known of runs on one dataset".to_owned()),
+            }),
+        }
+    }
+
+    /// The version that it was trained on, nothing when it is gone, or is one of a mixture.
     ///
     /// # Errors
     /// When the dataset has another version of that number.
     pub(super) fn tokens(&self) -> Result<Option<Snapshot>> {
         let tokens = &self.run.tokens;
         let dataset = self.dataset();
-        if !dataset.versions()?.contains(&tokens.version) {
+        if !self.run.mixture.is_empty() || !dataset.versions()?.contains(&tokens.version) {
             return Ok(None);
         }
         let snapshot = dataset.open(Some(tokens.version))?;
@@ -173,7 +202,7 @@ impl History {
             seed: self.run.seed,
             verify: false,
             packing: self.run.packing,
-            mask_documents: false,
+            mask_documents: self.run.mask_documents,
         };
         Ok(SequenceReader::open(tokens, Some(self.run.tokens.version), config)?)
     }
@@ -233,6 +262,12 @@ pub(super) fn other_manifest(name: &str, tokens: &RunTokens, found: &Snapshot) -
 }
 
 impl Run {
+    /// What it reads.
+    pub(super) fn datasets(&self) -> impl Iterator<Item = &RunTokens> {
+        let is_one = self.mixture.is_empty();
+        is_one.then_some(&self.tokens).into_iter().chain(&self.mixture)
+    }
+
     fn stretches(&self) -> Vec<Stretch> {
         let mut found = Vec::new();
         let (mut first_step, mut first_sample) = (1, 0);
@@ -265,7 +300,14 @@ pub(super) fn read_run(folder: &Path) -> Result<Option<Run>> {
         }
         Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
     };
-    let run = serde_json::from_slice(&bytes).map_err(|error| shard::Error::Corrupt {
+    let read = || -> serde_json::Result<Run> {
+        let mut run: serde_json::Value = serde_json::from_slice(&bytes)?;
+        if let Some(first) = run.pointer("/mixture/0").cloned() {
+            run["tokens"] = first;
+        }
+        serde_json::from_value(run)
+    };
+    let run = read().map_err(|error| shard::Error::Corrupt {
         what: format!("run `{}`", path.display()),
         why: error.to_string(),
         hint: "it is written by `gristmill train`: train again, or name another run".into(),
