@@ -7,7 +7,7 @@
 //! | similar text | [`MinHash::signatures`], [`MinHash::band_keys`] | columns of `signatures` |
 //! | equal keys to clusters | [`Buckets`], [`UnionFind`] | keys by partition on disk, then one table per partition |
 //! | clusters to duplicates | [`ClusterSets`], [`Verifier`] | shingle sets of members on disk, by groups of clusters |
-//! | same spans | [`SpanMethod`] of [`paragraph`], [`sentence_span`], [`substring`] | spilled by key, a partition at a time |
+//! | same spans | [`SpanMethod`] of [`paragraph`], [`sentence_span`], [`substring`] | spilled by key, a partition at a time: by a table, or by [`Bloom`] filters |
 //! | evaluation sets | [`contamination::Scanner`] | a pass over the texts, then one over those with an n-gram |
 //!
 //! All of them depend on nothing but their input and configuration: not on the size of batches,
@@ -20,6 +20,7 @@
 //! a document is removed only when the exact Jaccard index with the document kept in its place
 //! reaches [`minhash::Config::verify`].
 
+pub mod bloom;
 pub mod buckets;
 pub mod cluster;
 pub mod contamination;
@@ -42,6 +43,7 @@ pub mod text_dedup;
 pub mod url;
 pub mod verify;
 
+pub use bloom::Bloom;
 pub use buckets::Buckets;
 pub use cluster::UnionFind;
 pub use error::{Error, Result};

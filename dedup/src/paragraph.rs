@@ -12,22 +12,23 @@ use sha1::{Digest, Sha1};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::span::{Emit, Piece, Pieces, find_pieces, offset};
-use crate::{Finds, MethodKind, Result, SpanMethod, SpillWriter};
+use crate::{Bloom, Finds, MethodKind, Result, SpanMethod, SpillWriter};
 
 pub(crate) const KIND: MethodKind = MethodKind {
     name: "paragraph",
     summary: "paragraphs that stood before",
-    source: "dolma's and CCNet's (Wenzek et al. 2020) paragraph deduplication, exact instead of by a Bloom filter",
+    source: "dolma's and CCNet's (Wenzek et al. 2020) paragraph deduplication, exact unless `bloom` is given",
     finds: Finds::Spans(|table| {
         let config: Config = crate::parse_table("paragraph", table)?;
+        config.check()?;
         Ok(Box::new(config))
     }),
     default_config: crate::default_table::<Config>,
-    check: |table| crate::parse_table::<Config>("paragraph", table).map(drop),
+    check: |table| crate::parse_table::<Config>("paragraph", table)?.check(),
 };
 
 /// Settings of the search for repeated paragraphs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Settings")]
 pub struct Config {
     /// Whose defaults the other keys have.
@@ -44,6 +45,9 @@ pub struct Config {
     pub empty: bool,
     /// Whether the first occurrence stays; if not, it goes too as soon as a second document has the paragraph.
     pub keep_first: bool,
+    /// A search by Bloom filters, `{ false_positive_rate = 1e-5 }`; exact without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bloom: Option<Bloom>,
 }
 
 /// Whose defaults.
@@ -92,6 +96,7 @@ struct Settings {
     min_words: Option<usize>,
     empty: Option<bool>,
     keep_first: Option<bool>,
+    bloom: Option<Bloom>,
 }
 
 impl From<Settings> for Config {
@@ -111,6 +116,7 @@ impl From<Settings> for Config {
             min_words: settings.min_words.unwrap_or(0),
             empty: settings.empty.unwrap_or(empty),
             keep_first: settings.keep_first.unwrap_or(keep_first),
+            bloom: settings.bloom,
         }
     }
 }
@@ -122,6 +128,10 @@ impl Default for Config {
 }
 
 impl Config {
+    fn check(&self) -> Result<()> {
+        self.bloom.map_or(Ok(()), |bloom| bloom.check("paragraph", self.keep_first))
+    }
+
     fn is_compared(&self, paragraph: &str) -> bool {
         let trimmed = paragraph.trim();
         (self.empty || !trimmed.is_empty())
@@ -159,7 +169,14 @@ impl SpanMethod for Config {
     }
 
     fn find(&self, pieces: Pieces<'_>, table_bytes: u64, emit: Emit<'_>) -> Result<()> {
-        find_pieces(pieces, table_bytes, self.keep_first, emit)
+        match self.bloom {
+            Some(bloom) => bloom.find("paragraph", pieces, table_bytes, emit),
+            None => find_pieces(pieces, table_bytes, self.keep_first, emit),
+        }
+    }
+
+    fn stated(&self, bytes: u64) -> Option<String> {
+        self.bloom.map(|bloom| bloom.stated(bytes / Piece::BYTES as u64))
     }
 }
 

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::paragraph::Normalize;
 use crate::span::{Emit, Piece, Pieces, find_pieces};
-use crate::{Error, Finds, MethodKind, Result, SpanMethod, SpillWriter};
+use crate::{Bloom, Error, Finds, MethodKind, Result, SpanMethod, SpillWriter};
 
 pub(crate) const KIND: MethodKind = MethodKind {
     name: "sentence_span",
@@ -24,7 +24,7 @@ pub(crate) const KIND: MethodKind = MethodKind {
 };
 
 /// Settings of the search for repeated sentences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Sentences in a span, 1 to 100.
@@ -33,19 +33,24 @@ pub struct Config {
     pub normalize: Normalize,
     /// Whether the first occurrence stays.
     pub keep_first: bool,
+    /// A search by Bloom filters, `{ false_positive_rate = 1e-5 }`; exact without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bloom: Option<Bloom>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         // C4's.
-        Self { sentences: 3, normalize: Normalize::Words, keep_first: true }
+        Self { sentences: 3, normalize: Normalize::Words, keep_first: true, bloom: None }
     }
 }
 
 impl Config {
     fn check(&self) -> Result<()> {
         match (1..=100).contains(&self.sentences) {
-            true => Ok(()),
+            true => {
+                self.bloom.map_or(Ok(()), |bloom| bloom.check("sentence_span", self.keep_first))
+            }
             false => Err(Error::Config {
                 method: "sentence_span",
                 message: format!("`sentences` is {}, it must be 1 to 100", self.sentences),
@@ -79,7 +84,14 @@ impl SpanMethod for Config {
     }
 
     fn find(&self, pieces: Pieces<'_>, table_bytes: u64, emit: Emit<'_>) -> Result<()> {
-        find_pieces(pieces, table_bytes, self.keep_first, emit)
+        match self.bloom {
+            Some(bloom) => bloom.find("sentence_span", pieces, table_bytes, emit),
+            None => find_pieces(pieces, table_bytes, self.keep_first, emit),
+        }
+    }
+
+    fn stated(&self, bytes: u64) -> Option<String> {
+        self.bloom.map(|bloom| bloom.stated(bytes / Piece::BYTES as u64))
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Repeat {
     pub start: u32,
     /// Byte behind the last.
     pub end: u32,
-    /// Row and first byte of the first occurrence; none where that goes too.
+    /// Row and first byte of the first occurrence; none where that goes too, or a Bloom filter found the copy.
     pub kept: Option<(u32, u32)>,
 }
 
@@ -64,6 +64,11 @@ pub trait SpanMethod: fmt::Debug + Send + Sync {
     /// When a file cannot be read, or `emit` fails.
     fn find(&self, pieces: Pieces<'_>, table_bytes: u64, emit: Emit<'_>) -> Result<()>;
 
+    /// What is to be told about `bytes` of pieces of all documents before they are compared; nothing where it is exact.
+    fn stated(&self, _bytes: u64) -> Option<String> {
+        None
+    }
+
     /// Joins copies that are pieces of one longer copy. They are sorted before and after.
     fn merge(&self, _repeats: &mut Vec<Repeat>) {}
 }
@@ -87,6 +92,16 @@ impl Pieces<'_> {
     /// When a file cannot be read.
     pub fn bytes(&self) -> Result<u64> {
         self.paths.iter().map(|path| Spill::open(path)?.bytes(self.partition)).sum()
+    }
+
+    /// Number of partitions that the records are cut into; 1 where there are none.
+    pub(crate) fn n_partitions(&self) -> Result<u32> {
+        self.paths.first().map_or(Ok(1), |path| Ok(Spill::open(path)?.n_partitions()))
+    }
+
+    /// Hands the records to `visit` as [`Piece::spill`] wrote them.
+    pub(crate) fn visit(&self, take: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        self.read(|bytes| bytes.as_chunks().0.iter().try_for_each(|bytes| take(Piece::read(bytes))))
     }
 
     /// Hands the records to `visit`, whole ones, in order.
@@ -135,11 +150,7 @@ pub(crate) fn find_pieces(
     emit: Emit<'_>,
 ) -> Result<()> {
     let n = pieces.bytes()? / Piece::BYTES as u64;
-    let visit = |take: &mut dyn FnMut(Piece) -> Result<()>| {
-        pieces
-            .read(|bytes| bytes.as_chunks().0.iter().try_for_each(|bytes| take(Piece::read(bytes))))
-    };
-    find(n, table_bytes, keep_first, visit, emit)
+    find(n, table_bytes, keep_first, |take| pieces.visit(take), emit)
 }
 
 /// Returns the partition of a hash among `n_partitions`.
@@ -196,7 +207,7 @@ pub(crate) fn find(
 }
 
 impl Piece {
-    fn copy_of(&self, kept: Option<(u32, u32)>) -> Repeat {
+    pub(crate) fn copy_of(&self, kept: Option<(u32, u32)>) -> Repeat {
         Repeat { row: self.row, start: self.start, end: self.end, kept }
     }
 }
@@ -315,7 +326,7 @@ pub(crate) fn low(key: u128) -> u64 {
     key as u64
 }
 
-fn high(key: u128) -> u64 {
+pub(crate) fn high(key: u128) -> u64 {
     u64::try_from(key >> 64).expect("64 bits are left")
 }
 

@@ -161,6 +161,18 @@ impl Spill {
         }
     }
 
+    /// Number of partitions.
+    #[must_use]
+    pub fn n_partitions(&self) -> u32 {
+        u32::try_from(self.n_partitions).expect("a writer counts them in 32 bits")
+    }
+
+    /// Bytes of all records.
+    #[must_use]
+    pub fn record_bytes(&self) -> u64 {
+        self.table_start
+    }
+
     /// Bytes of the records of a partition.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ pub(super) async fn read(
         DatasetKind::Repeats => (
             "method",
             "drops_document",
-            "coalesce('in ' || hex(kept_id) || ' at ' || kept_start, 'in several documents')",
+            "coalesce('in ' || hex(kept_id) || ' at ' || kept_start, 'elsewhere')",
         ),
         _ => ("benchmark", "action = 'drop'", "field || ' of item ' || item"),
     };

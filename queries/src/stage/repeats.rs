@@ -134,6 +134,7 @@ impl Methods {
         let staging = |stage| Staging::new(&dataset, stage, &fingerprint);
         let (pieces, found, written) = (staging("pieces"), staging("found"), staging("repeats"));
         let spilled = search.spill(run, &pieces).await?;
+        search.state(run, &spilled)?;
         let copies = search.find(run, &found, spilled.clone()).await?;
         let shards = search.write(run, &written, &dataset, spilled, copies).await?;
         let mut manifest = Manifest::new(
@@ -256,6 +257,20 @@ impl Search {
             pieces.push((path, writer.finish()?));
         }
         Ok(Spilled { ids: (ids_path, shard.rows * ID_BYTES as u64), pieces })
+    }
+
+    /// Tells what the methods have to say of their pieces.
+    fn state(&self, run: &Run, spilled: &[Spilled]) -> Result<()> {
+        for (index, method) in self.methods.iter().enumerate() {
+            let mut bytes = 0;
+            for shard in spilled {
+                bytes += Spill::open(&shard.pieces[index].0)?.record_bytes();
+            }
+            if let Some(stated) = method.finder.stated(bytes) {
+                run.talk.say(format!("{:>12}  {stated}", method.name));
+            }
+        }
+        Ok(())
     }
 
     /// The second pass: the copies of each method and partition, spilled by the shard that they stand in.
