@@ -89,8 +89,9 @@ impl Dataset {
             }
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
-        let manifest = Manifest::from_bytes(&bytes, &path.display().to_string())?;
-        Ok(Snapshot { path: self.path.clone(), version, manifest_hash: hash(&bytes), manifest })
+        let (manifest, manifest_hash) =
+            Manifest::from_bytes_hashed(&bytes, &path.display().to_string())?;
+        Ok(Snapshot { path: self.path.clone(), version, manifest_hash, manifest })
     }
 
     /// Reads the newest version, `None` where nothing was committed yet.

@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::schema::DatasetKind;
 use crate::{Error, Result};
 
+mod parse;
+
 /// The format that this build writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -230,7 +232,7 @@ impl Manifest {
         let mut bytes =
             serde_json::to_vec_pretty(self).expect("a manifest holds no map but by text");
         bytes.truncate(bytes.len() - "\n}".len());
-        let seal = seal(&bytes);
+        let seal = seal_of(&blake3::hash(&bytes));
         bytes.extend_from_slice(seal.as_bytes());
         bytes
     }
@@ -240,12 +242,24 @@ impl Manifest {
     /// # Errors
     /// When the bytes are not a manifest, or one of a newer format.
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<Self> {
-        let parsed = check_seal(bytes).and_then(|()| {
-            serde_json::from_slice::<Self>(bytes).map_err(|error| error.to_string())
+        Self::from_bytes_hashed(bytes, place).map(|(manifest, _)| manifest)
+    }
+
+    /// The same, and the hash of all bytes: what [`hash`] returns.
+    ///
+    /// One thread hashes while others parse; nothing is believed before both are done.
+    pub(crate) fn from_bytes_hashed(bytes: &[u8], place: &str) -> Result<(Self, String)> {
+        let (checked, parsed) = std::thread::scope(|scope| {
+            let checked = scope.spawn(|| check_seal(bytes));
+            let parsed = parse::manifest(bytes);
+            (checked.join().expect("hashing does not panic"), parsed)
         });
+        let parsed = checked.and_then(|hash| Ok((parsed?, hash)));
         let why = match parsed {
-            Ok(manifest) if manifest.format_version == FORMAT_VERSION => return Ok(manifest),
-            Ok(other) => {
+            Ok((manifest, hash)) if manifest.format_version == FORMAT_VERSION => {
+                return Ok((manifest, hash));
+            }
+            Ok((other, _)) => {
                 format!(
                     "it has format version {}, this build reads {FORMAT_VERSION}",
                     other.format_version
@@ -274,15 +288,17 @@ struct Head {
     format_version: u64,
 }
 
-/// Bytes of what [`seal`] returns: 64 hexadecimal digits and what is around them.
+/// Bytes of what [`seal_of`] returns: 64 hexadecimal digits and what is around them.
 const SEAL_BYTES: usize = ",\n  \"blake3\": \"\"\n}\n".len() + 64;
 
-/// Says what is wrong when the last key is not the hash of what is before it.
-fn check_seal(bytes: &[u8]) -> Result<(), String> {
+/// Returns the hash of all bytes, or what is wrong when the last key is not the hash of what is before it.
+fn check_seal(bytes: &[u8]) -> Result<String, String> {
     let (body, found) = bytes.split_at(bytes.len().saturating_sub(SEAL_BYTES));
-    let wanted = seal(body);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(body);
+    let wanted = seal_of(&hasher.finalize());
     if found == wanted.as_bytes() {
-        return Ok(());
+        return Ok(hasher.update(found).finalize().to_hex().to_string());
     }
     let found = String::from_utf8_lossy(found);
     Err(format!(
@@ -292,9 +308,9 @@ fn check_seal(bytes: &[u8]) -> Result<(), String> {
     ))
 }
 
-/// Returns the end of a manifest whose other bytes are `body`.
-fn seal(body: &[u8]) -> String {
-    format!(",\n  \"blake3\": \"{}\"\n}}\n", hash(body))
+/// Returns the end of a manifest whose other bytes have this hash.
+fn seal_of(body: &blake3::Hash) -> String {
+    format!(",\n  \"blake3\": \"{}\"\n}}\n", body.to_hex())
 }
 
 /// Returns the BLAKE3 hash of `bytes` in hexadecimal: how manifests and configurations are named.

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{FixedSizeBinaryArray, ListArray, UInt32Array};
 use arrow::datatypes::UInt32Type;
@@ -253,4 +254,47 @@ fn half_written_files_go_and_staged_and_committed_ones_stay() {
     assert!(torn.iter().all(|path| !path.is_file()));
     assert!(staged.is_file());
     snapshot.verify(&snapshot.manifest.shards[0]).unwrap();
+}
+
+#[test]
+fn clean_takes_nothing_from_readers_of_any_version() {
+    const N_VERSIONS: u64 = 20;
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    dataset.commit(0, write(&dataset, "train", &[rows(10)])).unwrap();
+    let is_done = AtomicBool::new(false);
+    let (n_removed, n_read) = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut n_read = 0;
+                    while !is_done.load(Ordering::Relaxed) {
+                        let found = dataset.verify(true).unwrap();
+                        assert_eq!(found.failures, []);
+                        n_read += found.n_shards;
+                    }
+                    n_read
+                })
+            })
+            .collect();
+        let mut n_removed = 0;
+        for version in 1..N_VERSIONS {
+            // A part of what the version before has, something new, and what a writer that died left behind.
+            let shards = [rows(10), rows(20 + u128::from(version))];
+            let mut manifest = write(&dataset, "train", &shards);
+            manifest.fingerprint = format!("version {version}");
+            dataset.commit(version, manifest).unwrap();
+            write(&dataset, "lost", &[rows(1000 + u128::from(version))]);
+            n_removed += dataset.clean().unwrap().len();
+        }
+        is_done.store(true, Ordering::Relaxed);
+        (n_removed, readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>())
+    });
+    assert_eq!(n_removed as u64, N_VERSIONS - 1, "the lost shards and nothing else");
+    let found = dataset.verify(true).unwrap();
+    assert_eq!((found.n_versions, found.failures), (N_VERSIONS, vec![]));
+    println!(
+        "{n_removed} files removed beside {N_VERSIONS} versions, {n_read} shards read whole meanwhile"
+    );
+    assert!(n_read > 0);
 }

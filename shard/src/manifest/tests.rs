@@ -119,3 +119,51 @@ fn half_a_manifest_is_refused() {
 fn rows_that_vanish_are_a_broken_promise() {
     Counts { n_in: 3, n_kept: 2, dropped: BTreeMap::new() }.assert_complete("test");
 }
+
+/// Hand-made text in the one place where a cut could go wrong: paths that look like the end of a shard.
+fn many(n: u64) -> Manifest {
+    let mut manifest = tiny();
+    manifest.shards = (0..n)
+        .map(|i| Shard {
+            path: format!("data/\n    }},\n    {{\n  ]é\"shards\": [\n-{i}.parquet"),
+            split: if i % 3 == 0 { "validation" } else { "train" }.to_owned(),
+            rows: i,
+            bytes: i << 30,
+            blake3: hash(&i.to_le_bytes()),
+            row_groups: (0..i % 4)
+                .map(|group| RowGroup { rows: group, n_tokens: i, first_token: i * group })
+                .collect(),
+        })
+        .collect();
+    manifest
+}
+
+#[test]
+fn a_manifest_read_in_pieces_is_the_one_read_plainly() {
+    for n in [9_000, 20_001] {
+        let manifest = many(n);
+        let text = String::from_utf8(manifest.to_bytes()).unwrap();
+        assert!(text.len() > 2 << 20, "large enough for two pieces");
+        assert_eq!(parse::in_pieces(&text).unwrap(), manifest);
+        assert_eq!(parse::plainly(&text).unwrap(), manifest);
+        let (read, found) = Manifest::from_bytes_hashed(text.as_bytes(), "m").unwrap();
+        assert_eq!((read, found), (manifest, hash(text.as_bytes())));
+    }
+}
+
+#[test]
+fn a_large_manifest_with_a_mistake_is_refused_as_a_small_one_is() {
+    let text = String::from_utf8(many(20_000).to_bytes()).unwrap();
+    for (from, to) in [
+        ("\"rows\": 19999,", "\"rows\": -1,"),
+        ("\"rows\": 19999,", "\"rows\": 19999"),
+        ("\n    },\n    {\n      \"path\"", "\n    }\n    {\n      \"path\""),
+        ("\n    }\n  ]", "\n    },\n  ]"),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text, "{from}");
+        assert!(parse::in_pieces(&broken).is_none(), "{from}");
+        assert_eq!(parse::manifest(broken.as_bytes()), parse::plainly(&broken), "{from}");
+        assert!(parse::plainly(&broken).is_err(), "{from}");
+    }
+}
