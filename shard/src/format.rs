@@ -275,7 +275,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("repeats.end", "byte behind the span"),
     (
         "repeats.kept_id",
-        "the document of the first occurrence; null where a method takes that out, too",
+        "the document of the first occurrence; null where a method takes that out, too, or does not know it, as with `bloom`",
     ),
     ("repeats.kept_start", "first byte of the first occurrence"),
     ("repeats.method", "paragraph, sentence_span or substring"),
