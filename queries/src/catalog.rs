@@ -117,8 +117,7 @@ pub async fn register_as(ctx: &SessionContext, corpus: &Path, schema: Option<&st
     listed.extend(metrics);
     replace("manifests".to_owned(), manifests(&listed)?)?;
     let folders = run_folders(&corpus)?;
-    let found = [(RUNS, lineage::runs(&folders)?), (CHECKPOINTS, lineage::checkpoints(&folders)?)];
-    for (name, rows) in found {
+    for (name, rows) in [RUNS, CHECKPOINTS].into_iter().zip(lineage::tables(&folders)?) {
         let rows = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
         replace(name.to_owned(), Arc::new(rows))?;
     }

@@ -30,7 +30,7 @@ use shard::dataset::Snapshot;
 use shard::schema::{DatasetKind, ID_BYTES};
 
 pub(crate) use held_by::{holdings, id_column};
-use rows::Rows;
+use rows::{AboutDocuments, Rows, Send};
 use run::{History, Outcome, RUN_FILE};
 
 use crate::catalog::{number_literal, run_folders, table, text_literal};
@@ -46,9 +46,15 @@ pub(crate) fn register(ctx: &SessionContext, corpus: &Path) {
     let bases = [Some(corpus), corpus.parent(), here];
     let bases = bases.into_iter().flatten().map(Path::to_owned).collect();
     ctx.register_udtf("trained_on", Arc::new(TrainedOn { bases, files }));
-    ctx.register_udtf("seen_by", Arc::new(SeenBy { corpus: corpus.to_owned() }));
-    ctx.register_udtf("held_by", Arc::new(held_by::HeldBy { corpus: corpus.to_owned() }));
-    ctx.register_udtf("origin", Arc::new(origin::Origin { corpus: corpus.to_owned() }));
+    let about =
+        |name, schema, make| AboutDocuments { name, schema, make, corpus: corpus.to_owned() };
+    for function in [
+        about("seen_by", parts::schema, send_seen),
+        about("held_by", held_by::schema, held_by::send),
+        about("origin", origin::schema, origin::send),
+    ] {
+        ctx.register_udtf(function.name, Arc::new(function));
+    }
 }
 
 /// The steps of a run that saw a document.
@@ -178,19 +184,25 @@ fn histories(corpus: &Path) -> Result<Vec<History>> {
     Ok(found)
 }
 
-/// Returns a table of the runs whose folders are given with their names: what each was trained on, and how far.
+/// Returns two tables of the runs whose folders are given with their names: what each was trained on, and how far; and
+/// its checkpoints and finished models, those that are there, and those that gave way to newer ones.
 ///
 /// A folder without `run.json` is no run.
 ///
 /// # Errors
-/// When a `run.json` cannot be read.
-pub(crate) fn runs(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
-    let mut found = Vec::new();
+/// When a `run.json` or a run's folder cannot be read.
+pub(crate) fn tables(folders: &[(String, PathBuf)]) -> Result<[RecordBatch; 2]> {
+    let (mut found, mut left) = (Vec::new(), Vec::new());
     for (name, folder) in folders {
         if let Some(run) = run::read_run(folder)? {
+            left.extend(run::checkpoints(folder, &run)?.into_iter().map(|it| (name, it)));
             found.push((name, run));
         }
     }
+    Ok([runs(&found)?, checkpoints(&left)?])
+}
+
+fn runs(found: &[(&String, run::Run)]) -> Result<RecordBatch> {
     // A row for each dataset of a run.
     let rows: Vec<(&String, &run::Run, &run::RunTokens)> = found
         .iter()
@@ -217,18 +229,7 @@ pub(crate) fn runs(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
     ])?)
 }
 
-/// Returns a table of the checkpoints and finished models of these runs: those that are there, and those that gave
-/// way to newer ones.
-///
-/// # Errors
-/// When a run cannot be read.
-pub(crate) fn checkpoints(folders: &[(String, PathBuf)]) -> Result<RecordBatch> {
-    let mut found = Vec::new();
-    for (name, folder) in folders {
-        if let Some(history) = History::read(name, folder)? {
-            found.extend(history.checkpoints.into_iter().map(|it| (name.clone(), it)));
-        }
-    }
+fn checkpoints(found: &[(&String, run::Checkpoint)]) -> Result<RecordBatch> {
     let runs: ArrayRef = Arc::new(StringArray::from_iter_values(found.iter().map(|(run, _)| run)));
     let names = found.iter().map(|(_, checkpoint)| &checkpoint.name);
     let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
@@ -332,34 +333,17 @@ impl TrainedOn {
     }
 }
 
-/// One run after the other, each in the order of its steps.
-#[derive(Debug)]
-struct SeenBy {
-    corpus: PathBuf,
-}
-
-impl TableFunctionImpl for SeenBy {
-    fn call_with_args(
-        &self,
-        arguments: TableFunctionArgs<'_, '_>,
-    ) -> EngineResult<Arc<dyn TableProvider>> {
-        let documents = rows::ids(&arguments, "seen_by")?;
-        let corpus = self.corpus.clone();
-        let table = Rows::table(parts::schema(), move |send| {
-            for history in histories(&corpus)? {
-                let Some(tokens) = history.tokens()? else {
-                    send(parts::Parts::of(&history).unknown()?);
-                    continue;
-                };
-                match &documents {
-                    Some(documents) => {
-                        parts::send_documents(&history, &tokens.path, documents, send)?;
-                    }
-                    None => parts::send_steps(&history, &tokens.path, |_| true, send)?,
-                }
-            }
-            Ok(())
-        })?;
-        Ok(Arc::new(table))
+/// The rows of `seen_by('id', …)`: one run after the other, each in the order of its steps.
+fn send_seen(corpus: &Path, documents: Option<&BTreeSet<Id>>, send: Send<'_>) -> Result<()> {
+    for history in histories(corpus)? {
+        let Some(tokens) = history.tokens()? else {
+            send(parts::Parts::of(&history).unknown()?);
+            continue;
+        };
+        match documents {
+            Some(documents) => parts::send_documents(&history, &tokens.path, documents, send)?,
+            None => parts::send_steps(&history, &tokens.path, |_| true, send)?,
+        }
     }
+    Ok(())
 }

@@ -1,21 +1,19 @@
 //! From documents to the shards that have rows of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, FixedSizeBinaryBuilder, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
-use datafusion::common::Result as EngineResult;
 use shard::Dataset;
 use shard::dataset::Snapshot;
 use shard::manifest::Shard;
 use shard::schema::{DatasetKind, ID_BYTES};
 
 use super::Id;
-use super::rows::{self, Rows};
+use super::rows::Send;
 use crate::Result;
 use crate::stage::tokens::{id, read_columns};
 
@@ -101,43 +99,29 @@ pub(crate) fn n_rows_of(
     Ok(found)
 }
 
-/// `held_by('id', …)`: dataset by dataset, version by version, shard by shard.
-#[derive(Debug)]
-pub(super) struct HeldBy {
-    pub(super) corpus: PathBuf,
-}
-
-impl TableFunctionImpl for HeldBy {
-    fn call_with_args(
-        &self,
-        arguments: TableFunctionArgs<'_, '_>,
-    ) -> EngineResult<Arc<dyn TableProvider>> {
-        let documents = rows::ids(&arguments, "held_by")?;
-        let corpus = self.corpus.clone();
-        let table = Rows::table(schema(), move |send| {
-            for kind in DatasetKind::ALL.into_iter().filter(|kind| id_column(*kind).is_some()) {
-                let (mut failed, mut is_wanted) = (None, true);
-                holdings(&corpus, kind, documents.as_deref(), |found| {
-                    match batch(&found) {
-                        Ok(batch) if batch.num_rows() > 0 => is_wanted = send(batch),
-                        Ok(_) => {}
-                        Err(error) => failed = Some(error),
-                    }
-                    is_wanted && failed.is_none()
-                })?;
-                match failed {
-                    Some(error) => return Err(error),
-                    None if !is_wanted => break,
-                    None => {}
-                }
+/// The rows of `held_by('id', …)`: dataset by dataset, version by version, shard by shard.
+pub(super) fn send(corpus: &Path, documents: Option<&BTreeSet<Id>>, send: Send<'_>) -> Result<()> {
+    for kind in DatasetKind::ALL.into_iter().filter(|kind| id_column(*kind).is_some()) {
+        let (mut failed, mut is_wanted) = (None, true);
+        holdings(corpus, kind, documents, |found| {
+            match batch(&found) {
+                Ok(batch) if batch.num_rows() > 0 => is_wanted = send(batch),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
             }
-            Ok(())
+            is_wanted && failed.is_none()
         })?;
-        Ok(Arc::new(table))
+        match failed {
+            Some(error) => return Err(error),
+            None if !is_wanted => break,
+            None => {}
+        }
     }
+    Ok(())
 }
 
-fn schema() -> SchemaRef {
+/// The columns of `held_by`.
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("document_id", DataType::FixedSizeBinary(ID_BYTES), false),
         Field::new("dataset", DataType::Utf8, false),

@@ -1,7 +1,7 @@
 //! From documents to the files, places and addresses that they came from.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -9,15 +9,13 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
-use datafusion::common::Result as EngineResult;
 use shard::Dataset;
 use shard::dataset::Snapshot;
 use shard::manifest::SourceRead;
 use shard::schema::{DatasetKind, ID_BYTES};
 
 use super::Id;
-use super::rows::{self, Rows, Send};
+use super::rows::Send;
 use crate::Result;
 use crate::stage::tokens::{id, read_columns};
 
@@ -25,44 +23,30 @@ use crate::stage::tokens::{id, read_columns};
 const COLUMNS: [&str; 5] = ["id", "source", "kind", "url", "locator"];
 const KINDS: [DatasetKind; 2] = [DatasetKind::Documents, DatasetKind::Dropped];
 
-/// `origin('id', …)`: documents, then dropped records, in the order of the corpus.
+/// The rows of `origin('id', …)`: documents, then dropped records, in the order of the corpus.
 ///
 /// Documents that the newest version has not are looked for in older ones.
-#[derive(Debug)]
-pub(super) struct Origin {
-    pub(super) corpus: PathBuf,
-}
-
-impl TableFunctionImpl for Origin {
-    fn call_with_args(
-        &self,
-        arguments: TableFunctionArgs<'_, '_>,
-    ) -> EngineResult<Arc<dyn TableProvider>> {
-        let documents = rows::ids(&arguments, "origin")?;
-        let corpus = self.corpus.clone();
-        let table = Rows::table(schema(), move |send| {
-            let mut missing = documents.as_deref().cloned();
-            for kind in KINDS {
-                let dataset = Dataset::at(corpus.join(kind.name()));
-                for version in dataset.versions()?.into_iter().rev() {
-                    if missing.as_ref().is_some_and(BTreeSet::is_empty)
-                        || !send_version(&dataset.open(Some(version))?, &mut missing, send)?
-                    {
-                        return Ok(());
-                    }
-                    // All documents are those of the newest version.
-                    if missing.is_none() {
-                        break;
-                    }
-                }
+pub(super) fn send(corpus: &Path, documents: Option<&BTreeSet<Id>>, send: Send<'_>) -> Result<()> {
+    let mut missing = documents.cloned();
+    for kind in KINDS {
+        let dataset = Dataset::at(corpus.join(kind.name()));
+        for version in dataset.versions()?.into_iter().rev() {
+            if missing.as_ref().is_some_and(BTreeSet::is_empty)
+                || !send_version(&dataset.open(Some(version))?, &mut missing, send)?
+            {
+                return Ok(());
             }
-            Ok(())
-        })?;
-        Ok(Arc::new(table))
+            // All documents are those of the newest version.
+            if missing.is_none() {
+                break;
+            }
+        }
     }
+    Ok(())
 }
 
-fn schema() -> SchemaRef {
+/// The columns of `origin`.
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("document_id", DataType::FixedSizeBinary(ID_BYTES), false),
         // documents or dropped.

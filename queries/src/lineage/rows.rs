@@ -1,13 +1,14 @@
-//! Rows that are made while they are asked for, on a thread of their own.
+//! Rows that are made while they are asked for, on a thread of their own, and the functions that make them of documents.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result as EngineResult, plan_err};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -22,6 +23,32 @@ use crate::function::id_of;
 /// Takes a batch; `false` means that nobody wants another.
 pub(super) type Send<'a> = &'a mut dyn FnMut(RecordBatch) -> bool;
 type Make = dyn Fn(Send<'_>) -> Result<()> + std::marker::Send + Sync;
+
+/// A function that takes ids, and gives rows of a corpus about these documents, of all without an id.
+#[derive(Clone, Debug)]
+pub(super) struct AboutDocuments {
+    /// Its name in SQL.
+    pub(super) name: &'static str,
+    /// The columns of its rows.
+    pub(super) schema: fn() -> SchemaRef,
+    /// Sends the rows until nobody wants more.
+    pub(super) make: fn(&Path, Option<&BTreeSet<Id>>, Send<'_>) -> Result<()>,
+    /// The folder of the corpus.
+    pub(super) corpus: PathBuf,
+}
+
+impl TableFunctionImpl for AboutDocuments {
+    fn call_with_args(
+        &self,
+        arguments: TableFunctionArgs<'_, '_>,
+    ) -> EngineResult<Arc<dyn TableProvider>> {
+        let documents = ids(&arguments, self.name)?;
+        let (make, corpus) = (self.make, self.corpus.clone());
+        let table =
+            Rows::table((self.schema)(), move |send| make(&corpus, documents.as_ref(), send))?;
+        Ok(Arc::new(table))
+    }
+}
 
 /// One partition of rows of `schema`.
 pub(super) struct Rows {
@@ -64,10 +91,10 @@ impl PartitionStream for Rows {
 }
 
 /// The ids that a function is called with; nothing without arguments, which stands for all documents.
-pub(super) fn ids(
+fn ids(
     arguments: &TableFunctionArgs<'_, '_>,
     function: &str,
-) -> EngineResult<Option<Arc<BTreeSet<Id>>>> {
+) -> EngineResult<Option<BTreeSet<Id>>> {
     let mut ids = BTreeSet::new();
     for argument in arguments.exprs() {
         match text_literal(argument).and_then(id_of::decode) {
@@ -80,5 +107,5 @@ pub(super) fn ids(
             }
         };
     }
-    Ok((!ids.is_empty()).then(|| Arc::new(ids)))
+    Ok(Some(ids).filter(|ids| !ids.is_empty()))
 }

@@ -337,7 +337,7 @@ fn skipped(folder: &Path) -> Result<BTreeSet<u64>> {
 }
 
 /// The checkpoints that are there, and those that the recipe asked for and that gave way to newer ones.
-fn checkpoints(folder: &Path, run: &Run) -> Result<Vec<Checkpoint>> {
+pub(super) fn checkpoints(folder: &Path, run: &Run) -> Result<Vec<Checkpoint>> {
     let mut found = Vec::new();
     for name in store::list(&folder.join("checkpoints"))? {
         if let Some(step) = name.strip_prefix("step-").and_then(|digits| digits.parse().ok()) {
