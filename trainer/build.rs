@@ -36,7 +36,7 @@ fn main() {
     println!("cargo::rustc-link-lib=c10");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo::metadata=libtorch_lib={}", lib.display());
-    for path in ["shim.cpp", "recompute.cpp", "group.cpp", "gloo"] {
+    for path in ["guarded.h", "shim.cpp", "recompute.cpp", "group.cpp", "gloo"] {
         println!("cargo::rerun-if-changed=src/torch/{path}");
     }
     println!("cargo::rerun-if-changed=build.rs");

@@ -8,27 +8,13 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <chrono>
-#include <cstring>
-#include <exception>
 #include <vector>
+
+#include "guarded.h"
 
 using Tensor = at::Tensor;
 
 namespace {
-
-template <typename F>
-char *guarded(F &&body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
-}
 
 struct Group {
   c10::intrusive_ptr<c10d::TCPStore> store;

@@ -9,10 +9,11 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <mutex>
 #include <stdexcept>
 #include <string>
+
+#include "guarded.h"
 
 using Tensor = at::Tensor;
 using torch::autograd::AutogradContext;
@@ -105,16 +106,9 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 // Applies `body` to `input`; `drop` frees `body` once no backward pass can need it.
 extern "C" char *gm_recompute(Tensor *input, Call call, void (*drop)(void *), void *body, Tensor **out) {
-  try {
+  return guarded([&] {
     auto held = c10::make_intrusive<Body>(call, drop, body);
     auto anchor = at::zeros({0}, input->options().dtype(at::kFloat)).requires_grad_(true);
     *out = new Tensor(Recompute::apply(*input, anchor, held));
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
+  });
 }

@@ -11,27 +11,13 @@
 #include <ATen/ops/_fused_adamw_ops.h>
 
 #include <cstdint>
-#include <cstring>
-#include <exception>
 #include <vector>
+
+#include "guarded.h"
 
 using Tensor = at::Tensor;
 
 namespace {
-
-template <typename F>
-char *guarded(F &&body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
-}
 
 std::vector<Tensor> list(Tensor *const *handles, size_t n) {
   std::vector<Tensor> tensors;
