@@ -244,13 +244,7 @@ impl Completer for Prompt {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn session() -> SessionContext {
-        let config = datafusion::prelude::SessionConfig::new().with_information_schema(true);
-        let ctx = SessionContext::new_with_config(config);
-        crate::function::register(&ctx).unwrap();
-        ctx
-    }
+    use crate::statement::tests::{MISTAKES, session};
 
     async fn run(sql: &str) -> Result<String> {
         let ctx = session();
@@ -259,11 +253,6 @@ mod tests {
         let mut out = Vec::new();
         execute(&ctx, sql, Format::Csv, &mut out).await?;
         Ok(String::from_utf8(out).expect("output is text"))
-    }
-
-    async fn check_error(sql: &str, expected: &str) {
-        let error = run(sql).await.unwrap_err().to_string();
-        assert!(error.contains(expected), "{sql}: `{error}` lacks `{expected}`");
     }
 
     #[tokio::test]
@@ -293,18 +282,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn mistakes_are_marked_where_they_stand() {
-        check_error("select 1 +", "Expected").await;
-        check_error("select *\nfrom from", "line 2").await;
-        check_error("select nothing from (select 1 as something)", "column 8").await;
-        check_error("select nothing from (select 1 as something)", "\n         ^").await;
-    }
-
-    #[tokio::test]
-    async fn unknown_names_get_the_nearest_known_one() {
-        check_error("select * from documnets", "did you mean `documents`?").await;
-        check_error("select langauge('x')", "language").await;
-        check_error("select txt from (select 1 as text)", "text").await;
+    async fn mistakes_are_marked_where_they_stand_and_get_the_nearest_name() {
+        for (sql, expected) in MISTAKES {
+            let error = run(sql).await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{sql}: `{error}` lacks `{expected}`");
+        }
     }
 
     #[test]

@@ -347,4 +347,4 @@ pub(crate) async fn names(ctx: &SessionContext) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

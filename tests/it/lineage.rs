@@ -71,15 +71,7 @@ fn steps_of_a_run_lead_back_to_records_of_archives() {
     );
     let tokens = Dataset::at(mill.path("corpus/tokens"));
     let by_document = documents(&tokens);
-    let config = ReaderConfig {
-        split: "train".to_owned(),
-        seq_len: SEQ_LEN,
-        seed: SEED,
-        verify: true,
-        packing: Packing::Stream,
-        mask_documents: false,
-    };
-    let mut reader = SequenceReader::open(tokens.path(), None, config).unwrap();
+    let mut reader = reader(&tokens);
 
     let mut pieces: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     for row in &rows {
@@ -191,9 +183,8 @@ fn documents_lead_to_files(mill: &Mill) {
     assert!(error.contains("is no id") && error.contains("32 hexadecimal digits"), "{error}");
 }
 
-/// Over whole runs, `seen_by` is what `trained_on` says, read by document; also for runs over several epochs, with best
-/// fit and with rollbacks.
-fn documents_lead_to_the_steps_that_saw_them(mill: &Mill, tokens: &Dataset) {
+/// Reads sequences as the run did.
+fn reader(tokens: &Dataset) -> SequenceReader {
     let config = ReaderConfig {
         split: "train".to_owned(),
         seq_len: SEQ_LEN,
@@ -202,7 +193,13 @@ fn documents_lead_to_the_steps_that_saw_them(mill: &Mill, tokens: &Dataset) {
         packing: Packing::Stream,
         mask_documents: false,
     };
-    let n = SequenceReader::open(tokens.path(), None, config).unwrap().n_sequences();
+    SequenceReader::open(tokens.path(), None, config).unwrap()
+}
+
+/// Over whole runs, `seen_by` is what `trained_on` says, read by document; also for runs over several epochs, with best
+/// fit and with rollbacks.
+fn documents_lead_to_the_steps_that_saw_them(mill: &Mill, tokens: &Dataset) {
+    let n = reader(tokens).n_sequences();
     let story = std::fs::read(mill.path("corpus/runs/tiny/run.json")).unwrap();
     let story: Value = serde_json::from_slice(&story).unwrap();
     assert_eq!((&story["packing"], &story["rollbacks"]), (&json!("stream"), &json!([])));

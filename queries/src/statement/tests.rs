@@ -1,6 +1,7 @@
 use super::*;
 
-fn session() -> SessionContext {
+/// A session with our functions alone.
+pub(crate) fn session() -> SessionContext {
     let config = datafusion::prelude::SessionConfig::new().with_information_schema(true);
     let ctx = SessionContext::new_with_config(config);
     crate::function::register(&ctx).unwrap();
@@ -18,24 +19,23 @@ async fn run(sql: &str) -> Result<usize> {
     Ok(n)
 }
 
-async fn check_error(sql: &str, expected: &str) {
-    let error = run(sql).await.unwrap_err().to_string();
-    assert!(error.contains(expected), "{sql}: `{error}` lacks `{expected}`");
-}
+/// Statements that nobody can answer, and what the error must say.
+pub(crate) const MISTAKES: [(&str, &str); 7] = [
+    ("select 1 +", "Expected"),
+    ("select *\nfrom from", "line 2"),
+    ("select nothing from (select 1 as something)", "column 8"),
+    ("select nothing from (select 1 as something)", "\n         ^"),
+    ("select * from documnets", "did you mean `documents`?"),
+    ("select langauge('x')", "language"),
+    ("select txt from (select 1 as text)", "text"),
+];
 
 #[tokio::test]
-async fn mistakes_are_marked_where_they_stand() {
-    check_error("select 1 +", "Expected").await;
-    check_error("select *\nfrom from", "line 2").await;
-    check_error("select nothing from (select 1 as something)", "column 8").await;
-    check_error("select nothing from (select 1 as something)", "\n         ^").await;
-}
-
-#[tokio::test]
-async fn unknown_names_get_the_nearest_known_one() {
-    check_error("select * from documnets", "did you mean `documents`?").await;
-    check_error("select langauge('x')", "language").await;
-    check_error("select txt from (select 1 as text)", "text").await;
+async fn mistakes_are_marked_where_they_stand_and_get_the_nearest_name() {
+    for (sql, expected) in MISTAKES {
+        let error = run(sql).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{sql}: `{error}` lacks `{expected}`");
+    }
 }
 
 #[tokio::test]

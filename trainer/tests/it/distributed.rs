@@ -55,6 +55,17 @@ fn recipe(folder: &Path) -> Recipe {
     recipe
 }
 
+/// A recipe of 30 steps, and the weights that one process makes by it.
+fn made_by_one(folder: &Path) -> (Recipe, Vec<Tensor>) {
+    let mut recipe = recipe(folder);
+    recipe.train.steps = 30;
+    recipe.optimizer.lr = 0.1;
+    recipe.optimizer.momentum = Some(0.9);
+    train(1, &recipe, None).remove(0).unwrap();
+    let whole = weights(&recipe.run);
+    (recipe, whole)
+}
+
 fn weights(run: &Path) -> Vec<Tensor> {
     let loaded = model::load(&run.join("model"), tch::Device::Cpu).unwrap();
     loaded.model.parameters().iter().map(|p| p.tensor.detach()).collect()
@@ -147,12 +158,7 @@ fn an_optimizer_in_parts_makes_the_weights_of_a_whole_one() {
 #[test]
 fn a_checkpoint_in_parts_goes_on_in_any_layout() {
     let folder = tempfile::tempdir().unwrap();
-    let mut recipe = recipe(folder.path());
-    recipe.train.steps = 30;
-    recipe.optimizer.lr = 0.1;
-    recipe.optimizer.momentum = Some(0.9);
-    train(1, &recipe, None).remove(0).unwrap();
-    let whole = weights(&recipe.run);
+    let (mut recipe, whole) = made_by_one(folder.path());
     recipe.run = folder.path().join("layouts");
     for (size, is_sharded, stop_after) in
         [(2, true, Some(8)), (4, true, Some(14)), (2, false, Some(20)), (1, true, None)]
@@ -170,12 +176,7 @@ fn a_checkpoint_in_parts_goes_on_in_any_layout() {
 #[test]
 fn a_run_goes_on_with_another_number_of_processes() {
     let folder = tempfile::tempdir().unwrap();
-    let mut recipe = recipe(folder.path());
-    recipe.train.steps = 30;
-    recipe.optimizer.lr = 0.1;
-    recipe.optimizer.momentum = Some(0.9);
-    train(1, &recipe, None).remove(0).unwrap();
-    let whole = weights(&recipe.run);
+    let (mut recipe, whole) = made_by_one(folder.path());
     recipe.run = folder.path().join("changing");
     for (size, stop_after) in [(1, Some(10)), (2, Some(20)), (1, None)] {
         for summary in train(size, &recipe, stop_after) {
