@@ -12,13 +12,16 @@ mod gopher_quality;
 mod gopher_repetition;
 mod language;
 mod length;
+mod madlad400;
 mod perplexity;
+mod redpajama_signals;
 mod starcoder_code;
 pub mod toxicity;
 mod url_blocklist;
 
 mod analysis;
 pub(crate) mod config;
+mod n_grams;
 pub(crate) mod words;
 
 pub use analysis::Analysis;
@@ -120,7 +123,9 @@ pub const KINDS: &[FilterKind] = &[
     gopher_repetition::KIND,
     language::KIND,
     length::KIND,
+    madlad400::KIND,
     perplexity::KIND,
+    redpajama_signals::KIND,
     starcoder_code::KIND,
     toxicity::KIND,
     url_blocklist::KIND,

@@ -1,24 +1,31 @@
 //! Drops files that are data, generated or mangled rather than code, as StarCoder does.
 //!
-//! The rules of StarCoder that need more than the text are not here: stars, comments by parsing, characters per token, and the share
-//! of visible text of HTML. Its limits for JSON and YAML, 100 to 5,000 characters, are `min_chars` and `max_chars` of a step with
-//! such files only.
+//! What a file is says `language`, else the key `code_language` of its metadata, as the source `code` writes it. Limits by file extension
+//! are a table of StarCoder's that was not published with its code; stars are a `where` on metadata.
 
+mod comments;
+
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, StringArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, MapArray, StringArray, UInt64Array};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use shard::tokenizer::Tokenizer;
+
 use super::words::{class, classes, is_alphanumeric};
-use super::{Filter, FilterKind, Signal, Verdicts, chars, config, lines, ratio, text_column};
+use super::{
+    FileKey, Filter, FilterKind, Signal, Verdicts, chars, config, lines, ratio, text_column,
+};
 use crate::Result;
+use crate::modifier::html::visible::visible_text;
 
 pub(super) const KIND: FilterKind = FilterKind {
     name: "starcoder_code",
     summary: "code with long lines, few letters, an XML header or a note that it is generated",
-    source: "Li et al. 2023, StarCoder: bigcode-dataset, preprocessing/filtering.py (`basic`, `xml`, `large_and_small_files`); the note in the first five lines: CodeParrot, preprocessing.py",
+    source: "Li et al. 2023, StarCoder: bigcode-dataset, preprocessing/filtering.py (`basic`, `xml`, `html`, `large_and_small_files`, `comments`, `fertility`); the note in the first five lines: CodeParrot, preprocessing.py",
     signals: &[
         Signal { name: "chars", data_type: DataType::UInt64, summary: "characters of the file" },
         Signal {
@@ -41,6 +48,21 @@ pub(super) const KIND: FilterKind = FilterKind {
             data_type: DataType::Float64,
             summary: "letters, share of characters",
         },
+        Signal {
+            name: "comment_chars",
+            data_type: DataType::Float64,
+            summary: "comments, share of characters; null where the language's are not known",
+        },
+        Signal {
+            name: "visible_chars",
+            data_type: DataType::Float64,
+            summary: "text that a page shows, share of characters; of HTML only",
+        },
+        Signal {
+            name: "chars_per_token",
+            data_type: DataType::Float64,
+            summary: "characters of a token of `tokenizer`; null without it",
+        },
     ],
     reasons: &[
         "empty",
@@ -51,13 +73,15 @@ pub(super) const KIND: FilterKind = FilterKind {
         "xml_header",
         "too_small",
         "too_large",
+        "too_little_visible_text",
+        "too_few_comments",
+        "too_many_comments",
+        "too_few_chars_per_token",
         "generated",
     ],
-    files: &[],
+    files: &[FileKey { key: "tokenizer", none: "" }],
     default_config: config::defaults::<Config>,
-    build: |table| {
-        Ok(Box::new(StarcoderCode { config: config::from_table("starcoder_code", table)? }))
-    },
+    build: |table| Ok(Box::new(StarcoderCode::new(config::from_table("starcoder_code", table)?)?)),
 };
 
 /// A limit of 0 switches its rule off.
@@ -71,8 +95,24 @@ struct Config {
     min_alphabetic: f64,
     /// Whether files go that have `<?xml version=` in their first hundred characters.
     drop_xml: bool,
+    /// Of all files.
     min_chars: u64,
     max_chars: u64,
+    /// Of JSON and YAML.
+    data_min_chars: u64,
+    data_max_chars: u64,
+    /// Of HTML: its visible text, share of characters and characters.
+    min_visible: f64,
+    min_visible_chars: u64,
+    /// Comments, share of characters. StarCoder's limits were 0.01 and 0.8.
+    min_comments: f64,
+    max_comments: f64,
+    /// StarCoder's limits were 2.5 for Python, 2.9 for Java and 2.6 for JavaScript.
+    min_chars_per_token: f64,
+    /// Path of a tokenizer for `min_chars_per_token`.
+    tokenizer: String,
+    /// Language of all files; empty for that of each file's metadata.
+    language: String,
     /// First lines in which a note that the file is generated counts.
     generated_lines: u64,
 }
@@ -88,6 +128,15 @@ impl Default for Config {
             drop_xml: true,
             min_chars: 0,
             max_chars: 0,
+            data_min_chars: 100,
+            data_max_chars: 5000,
+            min_visible: 0.2,
+            min_visible_chars: 100,
+            min_comments: 0.0,
+            max_comments: 0.0,
+            min_chars_per_token: 0.0,
+            tokenizer: String::new(),
+            language: String::new(),
             generated_lines: 5,
         }
     }
@@ -99,6 +148,7 @@ const NOTES: [&str; 3] = ["auto-generated", "autogenerated", "automatically gene
 #[derive(Debug)]
 struct StarcoderCode {
     config: Config,
+    tokenizer: Option<Tokenizer>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,9 +158,23 @@ struct Signals {
     mean_line_chars: Option<f64>,
     alphanumeric: Option<f64>,
     alphabetic: Option<f64>,
+    comments: Option<f64>,
+    /// Characters of visible text.
+    visible: Option<u64>,
+    chars_per_token: Option<f64>,
 }
 
-fn measure(text: &str) -> Signals {
+impl Signals {
+    fn visible_share(&self) -> Option<f64> {
+        ratio(self.visible?, self.chars)
+    }
+}
+
+fn is(language: Option<&str>, name: &str) -> bool {
+    language.is_some_and(|language| language.eq_ignore_ascii_case(name))
+}
+
+fn measure(text: &str, language: Option<&str>) -> Signals {
     let (mut n, mut alphanumeric, mut alphabetic) = (0, 0, 0);
     for c in text.chars() {
         n += 1;
@@ -130,12 +194,43 @@ fn measure(text: &str) -> Signals {
         mean_line_chars: ratio(line_chars, n_lines),
         alphanumeric: ratio(alphanumeric, n),
         alphabetic: ratio(alphabetic, n),
+        comments: language
+            .and_then(|language| comments::chars(text, language))
+            .and_then(|chars| ratio(chars, n)),
+        visible: is(language, "html").then(|| chars(&visible_text(text))),
+        chars_per_token: None,
     }
 }
 
 impl StarcoderCode {
+    fn new(config: Config) -> Result<Self> {
+        if config.min_chars_per_token > 0.0 && config.tokenizer.is_empty() {
+            let message = "`min_chars_per_token` needs `tokenizer`\nhint: name a tokenizer.json";
+            return Err(config::invalid("starcoder_code", message));
+        }
+        let tokenizer = (!config.tokenizer.is_empty())
+            .then(|| Tokenizer::load(Path::new(&config.tokenizer)))
+            .transpose()
+            .map_err(|error| config::invalid("starcoder_code", error.to_string()))?;
+        Ok(Self { config, tokenizer })
+    }
+
+    fn chars_per_token(&self, text: &str, n_chars: u64) -> Result<Option<f64>> {
+        let Some(tokenizer) = &self.tokenizer else { return Ok(None) };
+        let mut ids = Vec::new();
+        tokenizer
+            .encode(text, &mut ids)
+            .map_err(|error| config::invalid("starcoder_code", error.to_string()))?;
+        Ok(ratio(n_chars, ids.len() as u64))
+    }
+
     /// The rules in the order of bigcode-dataset.
-    fn reason(&self, text: &str, signals: &Signals) -> Option<&'static str> {
+    fn reason(
+        &self,
+        text: &str,
+        language: Option<&str>,
+        signals: &Signals,
+    ) -> Option<&'static str> {
         let config = &self.config;
         let (Some(mean), Some(alphanumeric), Some(alphabetic)) =
             (signals.mean_line_chars, signals.alphanumeric, signals.alphabetic)
@@ -153,6 +248,14 @@ impl StarcoderCode {
                 NOTES.iter().any(|note| line.contains(note))
             })
         };
+        let below = |value: Option<f64>, limit: f64| value.is_some_and(|value| value < limit);
+        let above = |value: Option<f64>, limit: f64| value.is_some_and(|value| value > limit);
+        let is_data = is(language, "json") || is(language, "yaml");
+        let shows_little = || {
+            let chars = signals.visible.is_some_and(|n| n <= config.min_visible_chars);
+            let share = signals.visible_share().is_some_and(|share| share <= config.min_visible);
+            (chars && config.min_visible_chars > 0) || (share && config.min_visible > 0.0)
+        };
         if config.max_line_chars != 0 && signals.max_line_chars > config.max_line_chars {
             Some("long_line")
         } else if config.max_mean_line_chars != 0.0 && mean > config.max_mean_line_chars {
@@ -167,6 +270,18 @@ impl StarcoderCode {
             Some("too_small")
         } else if config.max_chars != 0 && signals.chars > config.max_chars {
             Some("too_large")
+        } else if is_data && signals.chars < config.data_min_chars {
+            Some("too_small")
+        } else if is_data && config.data_max_chars != 0 && signals.chars > config.data_max_chars {
+            Some("too_large")
+        } else if shows_little() {
+            Some("too_little_visible_text")
+        } else if below(signals.comments, config.min_comments) {
+            Some("too_few_comments")
+        } else if config.max_comments > 0.0 && above(signals.comments, config.max_comments) {
+            Some("too_many_comments")
+        } else if below(signals.chars_per_token, config.min_chars_per_token) {
+            Some("too_few_chars_per_token")
         } else if is_generated() {
             Some("generated")
         } else {
@@ -179,9 +294,21 @@ impl Filter for StarcoderCode {
     fn judge(&self, documents: &RecordBatch) -> Result<Verdicts> {
         let texts: Vec<&str> =
             text_column(documents)?.iter().map(Option::unwrap_or_default).collect();
-        let rows: Vec<Signals> = texts.iter().map(|text| measure(text)).collect();
-        let reasons: StringArray =
-            texts.iter().zip(&rows).map(|(text, signals)| self.reason(text, signals)).collect();
+        let languages: Vec<Option<&str>> = match self.config.language.as_str() {
+            "" => languages(documents),
+            language => vec![Some(language); texts.len()],
+        };
+        let mut rows: Vec<Signals> =
+            texts.iter().zip(&languages).map(|(text, language)| measure(text, *language)).collect();
+        for (text, row) in texts.iter().zip(&mut rows) {
+            row.chars_per_token = self.chars_per_token(text, row.chars)?;
+        }
+        let reasons: StringArray = texts
+            .iter()
+            .zip(languages)
+            .zip(&rows)
+            .map(|((text, language), signals)| self.reason(text, language, signals))
+            .collect();
         let counts = |get: fn(&Signals) -> u64| -> ArrayRef {
             Arc::new(rows.iter().map(|signals| Some(get(signals))).collect::<UInt64Array>())
         };
@@ -194,9 +321,36 @@ impl Filter for StarcoderCode {
             floats(|signals| signals.mean_line_chars),
             floats(|signals| signals.alphanumeric),
             floats(|signals| signals.alphabetic),
+            floats(|signals| signals.comments),
+            floats(Signals::visible_share),
+            floats(|signals| signals.chars_per_token),
         ];
         Ok(Verdicts { reasons, signals })
     }
+}
+
+/// Returns `code_language` of each row's metadata; SQL gives the text alone.
+fn languages(documents: &RecordBatch) -> Vec<Option<&str>> {
+    let none = vec![None; documents.num_rows()];
+    let Some(metadata) = documents
+        .column_by_name("metadata")
+        .and_then(|column| column.as_any().downcast_ref::<MapArray>())
+    else {
+        return none;
+    };
+    let (Some(keys), Some(values)) =
+        (metadata.keys().as_string_opt::<i32>(), metadata.values().as_string_opt::<i32>())
+    else {
+        return none;
+    };
+    let offsets = metadata.value_offsets();
+    let language = |row: usize| {
+        let entry = |at: i32| usize::try_from(at).expect("offsets are positive");
+        let mut entries = entry(offsets[row])..entry(offsets[row + 1]);
+        let found = entries.find(|&at| keys.value(at) == "code_language")?;
+        (!metadata.is_null(row)).then(|| values.value(found))
+    };
+    (0..documents.num_rows()).map(language).collect()
 }
 
 #[cfg(test)]

@@ -13,3 +13,4 @@ pub(super) mod render;
 pub(super) mod tag;
 pub(super) mod tokenizer;
 pub(super) mod tree;
+pub(crate) mod visible;
