@@ -544,8 +544,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ut1.json");
         std::fs::write(&path, r#"{"example.com": 7}"#).unwrap();
-        let build =
-            |path: &Path| (KIND.build)(&format!("ut1 = {path:?}").parse().unwrap());
+        let build = |path: &Path| (KIND.build)(&format!("ut1 = {path:?}").parse().unwrap());
         let column =
             |values: &[&str]| -> ArrayRef { Arc::new(StringViewArray::from_iter_values(values)) };
         let columns = [

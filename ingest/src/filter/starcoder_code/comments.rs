@@ -111,11 +111,27 @@ pub(super) fn chars(text: &str, language: &str) -> Option<u64> {
                 comment.chars().filter(|&c| c != '#').count() as u64
             }
             Piece::Comment(comment) => super::chars(comment),
-            Piece::Docstring(text) => super::chars(text.trim()) + 1,
+            Piece::Docstring(text) => docstring_chars(text) + 1,
             Piece::Other => 0,
         };
     }
     Some(found)
+}
+
+/// Characters of a docstring without the indentation that all lines but the first share, as `inspect.cleandoc` leaves them.
+fn docstring_chars(text: &str) -> u64 {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let rest = || text.lines().skip(1).filter(|line| !line.trim().is_empty());
+    let shared = rest().map(indent).min().unwrap_or(0);
+    let lines: Vec<&str> = text
+        .lines()
+        .enumerate()
+        .map(|(n, line)| match n {
+            0 => line.trim_start(),
+            _ => line.get(shared..).unwrap_or(""),
+        })
+        .collect();
+    super::chars(lines.join("\n").trim_matches('\n'))
 }
 
 enum Piece<'a> {
@@ -191,7 +207,7 @@ impl<'a> Scanner<'a> {
         let is_long = n >= 3 && quote != '`';
         if n == 2 && !is_long {
             self.take(2);
-            self.statement = Statement::Other;
+            self.end_of_first();
             return Piece::Other;
         }
         let width = if is_long { 3 } else { 1 };
@@ -221,13 +237,17 @@ impl<'a> Scanner<'a> {
         let (inside, closing) = end.unwrap_or((rest.len() - width, 0));
         let is_docstring = self.is_python && self.statement == Statement::First && closing > 0;
         let whole = self.take(width + inside + closing);
-        if self.is_python && !matches!(self.statement, Statement::Header { .. }) {
-            self.statement = Statement::Other;
-        }
+        self.end_of_first();
         if is_docstring {
             return Piece::Docstring(&whole[width..width + inside]);
         }
         Piece::Other
+    }
+
+    fn end_of_first(&mut self) {
+        if self.statement == Statement::First {
+            self.statement = Statement::Other;
+        }
     }
 
     /// Whether a slash here begins an expression: no value stands before it.
@@ -249,10 +269,8 @@ impl<'a> Scanner<'a> {
         if is_name(first) {
             let rest = &self.text[self.at..];
             let bytes = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
-            let is_line_start = self.text[..self.at]
-                .rsplit('\n')
-                .next()
-                .is_some_and(|line| matches!(line.trim(), "" | "async"));
+            let is_line_start =
+                self.text[..self.at].rsplit('\n').next().is_some_and(|line| line.trim().is_empty());
             let word = self.take(bytes);
             // A prefix of a string belongs to it.
             let is_prefix = matches!(word, "r" | "R" | "u" | "U")
@@ -341,6 +359,10 @@ mod tests {
             "def f(a: int = {'b': 1}) -> 'x':\n    r'''Does it.'''\n    return '''no'''\n",
             Some(9),
         );
-        check("Python", "class A:\n    x = 1\n    'no'\n    async def g(self): \"yes\"\n", Some(4));
+        check(
+            "Python",
+            "class A:\n    x = 1\n    'no'\n    async def g(self): \"no\"\n    def h(a=''): \"yes\"\n",
+            Some(4),
+        );
     }
 }

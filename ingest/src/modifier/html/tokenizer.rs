@@ -78,7 +78,9 @@ impl<'a> Tokenizer<'a> {
         if is_end {
             return Some(Token::End(tag));
         }
-        if tag.content() != Content::Data {
+        // To browsers the content of `noscript` is not markup, so that an iframe without an end there does no harm.
+        let is_empty = tag == Tag::Iframe && self_closing;
+        if tag.content() != Content::Data && !is_empty {
             self.raw = Some((tag, name));
         }
         Some(Token::Start { tag, self_closing })
@@ -311,6 +313,15 @@ mod tests {
         check("1 < 2 <3 a<b", r#""1 < 2 <3 a""#);
         check("<br/><img / src=x/>", "<Br/> <Img src=x/>");
         check("</ p></>x", r#""x""#);
+    }
+
+    /// Not the states: there the iframe takes the rest of the page, and a browser that runs scripts never looks.
+    #[test]
+    fn an_iframe_without_an_end_in_noscript_ends_at_once() {
+        check(
+            "<noscript><iframe src=x /></noscript><p>a",
+            r#"<Noscript> <Iframe src=x/> </Noscript> <P> "a""#,
+        );
     }
 
     #[test]

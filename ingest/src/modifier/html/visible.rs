@@ -4,15 +4,18 @@ use super::reference;
 use super::tag::{Content, Tag};
 use super::tokenizer::{Token, Tokenizer};
 
-/// Returns every character of `page` outside tags, comments, scripts and styles, references resolved.
+/// Returns every character of `page` outside tags, comments, scripts, styles and templates, references resolved.
 pub(crate) fn visible_text(page: &str) -> String {
     let mut out = String::with_capacity(page.len() / 4);
-    let mut hidden = None;
+    // A script cannot hold another one, and its end tag may stand where none began.
+    let (mut is_raw, mut n_templates) = (false, 0_u32);
     for token in Tokenizer::new(page) {
         match token {
-            Token::Start { tag: tag @ (Tag::Script | Tag::Style), .. } => hidden = Some(tag),
-            Token::End(tag) if hidden == Some(tag) => hidden = None,
-            Token::Text(..) if hidden.is_some() => {}
+            Token::Start { tag: Tag::Script | Tag::Style, .. } => is_raw = true,
+            Token::End(Tag::Script | Tag::Style) => is_raw = false,
+            Token::Start { tag: Tag::Template, .. } => n_templates += 1,
+            Token::End(Tag::Template) => n_templates = n_templates.saturating_sub(1),
+            Token::Text(..) if is_raw || n_templates > 0 => {}
             Token::Text(text, Content::Data | Content::Rcdata) => {
                 reference::decode(text, false, &mut out);
             }
