@@ -10,6 +10,8 @@ pub mod error;
 pub mod fasttext;
 pub mod filter;
 pub mod kenlm;
+#[cfg(test)]
+mod measure;
 pub mod modifier;
 mod prose;
 pub mod source;

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use super::environment::Names;
+
 /// Says why `url` may not be fetched, whatever its name resolves to.
 pub(super) fn refuse(url: &Url, allow_private: bool) -> Option<&'static str> {
     if !matches!(url.scheme(), "http" | "https") {
@@ -74,18 +76,20 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// Resolves names to public addresses only. The connector dials what this returns, so that a second answer of a name server
 /// that changed its mind is never used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PublicResolver {
     pub(super) allow_private: bool,
+    pub(super) names: Names,
 }
 
 impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
+        let Self { allow_private, names } = self.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> =
-                found.filter(|found| allow_private || is_public(found.ip())).collect();
+            let found = names.lookup(name.as_str()).await?.into_iter();
+            let found = found.filter(|found| allow_private || is_public(*found));
+            // The connector takes the port of the URL for 0.
+            let allowed: Vec<SocketAddr> = found.map(|found| (found, 0).into()).collect();
             if allowed.is_empty() {
                 let error: Box<dyn Error + Send + Sync> = "it has no public address".into();
                 return Err(error);

@@ -200,7 +200,7 @@ struct Head<'a> {
     content_type: &'a str,
 }
 
-fn segment_name(segment: u32) -> String {
+pub(super) fn segment_name(segment: u32) -> String {
     format!("crawl-{segment:05}.warc.gz")
 }
 

@@ -23,6 +23,7 @@ use serde_json::json;
 use shard::store;
 use url::Url;
 
+use super::environment::Names;
 use super::{CancelFlag, CrawlConfig, address, fetch};
 use crate::{Error, Result};
 
@@ -250,13 +251,14 @@ impl Base {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        let client = fetch::client(&CrawlConfig {
+        let settings = CrawlConfig {
             user_agent: config.user_agent.clone(),
             idle_timeout_seconds: config.idle_timeout_seconds,
             per_host: config.concurrency,
             allow_private: config.allow_private,
             ..CrawlConfig::default()
-        })?;
+        };
+        let client = fetch::client(&settings, Names::default())?;
         Ok(Self::Http(client, url))
     }
 

@@ -5,13 +5,18 @@ use std::net::IpAddr;
 use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
+use reqwest::header::{
+    CONTENT_ENCODING, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER,
+};
 use reqwest::{Client, Response, redirect};
 use url::Url;
 
+use super::CrawlConfig;
 use super::address::{self, PublicResolver};
+use super::environment::{Clock, Names};
 use super::frontier::Page;
-use super::{CrawlConfig, robots};
+use super::robots::{self, Robots};
+use crate::source::inflate::{self, BodyError, Limits};
 use crate::{Error, Result};
 
 /// Redirects of a robots.txt; the RFC asks for at least five.
@@ -31,7 +36,7 @@ pub(super) struct Answer {
     pub(super) request: String,
 }
 
-pub(super) fn client(config: &CrawlConfig) -> Result<Client> {
+pub(super) fn client(config: &CrawlConfig, names: Names) -> Result<Client> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error says that the process has a provider already.
@@ -48,7 +53,7 @@ pub(super) fn client(config: &CrawlConfig) -> Result<Client> {
         .read_timeout(idle)
         .timeout(Duration::from_secs_f64(config.total_timeout_seconds))
         .pool_max_idle_per_host(config.per_host)
-        .dns_resolver(PublicResolver { allow_private: config.allow_private })
+        .dns_resolver(PublicResolver { allow_private: config.allow_private, names })
         .build()
         .map_err(|error| Error::Crawl { what: "anything".to_owned(), why: chain(&error) })
 }
@@ -70,6 +75,16 @@ pub(super) async fn fetch(
     known: Option<&Page>,
     config: &CrawlConfig,
 ) -> Result<Answer, &'static str> {
+    fetch_limited(client, url, known, config, config.max_body_bytes).await
+}
+
+async fn fetch_limited(
+    client: &Client,
+    url: Url,
+    known: Option<&Page>,
+    config: &CrawlConfig,
+    body_bytes_max: u64,
+) -> Result<Answer, &'static str> {
     if address::refuse(&url, config.allow_private).is_some() {
         return Err("address");
     }
@@ -83,7 +98,7 @@ pub(super) async fn fetch(
     }
     let mut answer = describe(&response, url, &conditions, config);
     answer.address = address;
-    read_body(response, &mut answer, config.max_body_bytes).await?;
+    read_body(response, &mut answer, body_bytes_max).await?;
     Ok(answer)
 }
 
@@ -171,28 +186,83 @@ fn reason(error: &reqwest::Error) -> &'static str {
     }
 }
 
+/// What asking a host for its rules gave.
+#[derive(Debug)]
+pub(super) enum Rules {
+    Known(Robots),
+    /// Nobody knows them now; the seconds after which the host wants to be asked again.
+    Unreachable(Option<f64>),
+}
+
 /// Fetches and reads the robots.txt of the host of `url`, as RFC 9309 section 2.3.1 has it.
-pub(super) async fn robots(client: &Client, url: &Url, config: &CrawlConfig) -> robots::Robots {
-    let Ok(mut url) = url.join("/robots.txt") else { return robots::Robots::none() };
-    for _ in 0..=ROBOTS_REDIRECTS {
-        let Ok(answer) = fetch(client, url.clone(), None, config).await else {
-            return robots::Robots::none();
+pub(super) async fn robots(
+    client: &Client,
+    url: &Url,
+    config: &CrawlConfig,
+    clock: &Clock,
+) -> Rules {
+    let Ok(mut url) = url.join("/robots.txt") else { return Rules::Unreachable(None) };
+    for n_redirects in 0..=ROBOTS_REDIRECTS {
+        if n_redirects > 0 {
+            // Most lead to the same host.
+            let delay = Duration::from_secs_f64(config.delay_seconds);
+            clock.wait(Some(clock.now() + delay), delay, false).await;
+        }
+        let limit = robots::BYTES_MAX as u64;
+        let Ok(answer) = fetch_limited(client, url.clone(), None, config, limit).await else {
+            return Rules::Unreachable(None);
         };
         match answer.status {
-            200..=299 => {
-                let text = &answer.body[..answer.body.len().min(robots::BYTES_MAX)];
-                return robots::Robots::new(text, robots::token(&config.user_agent));
-            }
+            200..=299 => return read_robots(&answer, config),
             300..=399 => match location(&answer) {
                 Some(next) => url = next,
-                None => return robots::Robots::default(),
+                None => return Rules::Known(Robots::default()),
             },
             // Asked to slow down, or out of order: as good as unreachable.
-            429 | 500.. => return robots::Robots::none(),
-            _ => return robots::Robots::default(),
+            429 | 500.. => {
+                return Rules::Unreachable(retry_after(&answer.headers, SystemTime::now()));
+            }
+            _ => return Rules::Known(Robots::default()),
         }
     }
-    robots::Robots::default()
+    Rules::Known(Robots::default())
+}
+
+fn read_robots(answer: &Answer, config: &CrawlConfig) -> Rules {
+    // Half of the rules would allow what the other half forbids; of a file that is too long the RFC wants only the beginning.
+    if answer.truncated.is_some_and(|why| why != "length") {
+        return Rules::Unreachable(None);
+    }
+    let mut inflated = Vec::new();
+    // Rules are short, and a ratio says nothing of the part of them that is read.
+    let limits = Limits { bytes: robots::BYTES_MAX, ratio: usize::MAX };
+    let text = match decode(answer, limits, &mut inflated) {
+        Ok(true) | Err(BodyError::TooLarge) => &inflated,
+        Ok(false) | Err(BodyError::Unknown) => &answer.body,
+        Err(BodyError::Ratio | BodyError::Damaged) => return Rules::Unreachable(None),
+    };
+    let text = &text[..text.len().min(robots::BYTES_MAX)];
+    Rules::Known(Robots::new(text, robots::token(&config.user_agent)))
+}
+
+/// Undoes the content encodings of the body of `answer` into `output`; `false`, with nothing there, when it has none.
+pub(super) fn decode(
+    answer: &Answer,
+    limits: Limits,
+    output: &mut Vec<u8>,
+) -> Result<bool, BodyError> {
+    let value = answer.headers.get(CONTENT_ENCODING).map_or(&b""[..], HeaderValue::as_bytes);
+    let (mut is_decoded, mut before) = (false, Vec::new());
+    for encoding in value.rsplit(|&byte| byte == b',') {
+        std::mem::swap(output, &mut before);
+        let body = if is_decoded { &before } else { &answer.body };
+        if inflate::decode_body(encoding.trim_ascii(), body, output, limits)? {
+            is_decoded = true;
+        } else {
+            std::mem::swap(output, &mut before);
+        }
+    }
+    Ok(is_decoded)
 }
 
 /// Where an answer redirects to.

@@ -13,12 +13,15 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redb::{Database, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use url::Url;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::Progress;
+use super::log::{self, LogRow};
 use crate::{Error, Result};
 
 /// Bytes of the state that are kept in memory.
@@ -39,6 +42,8 @@ const PAGES: TableDefinition<'_, u128, &str> = TableDefinition::new("pages");
 const PAYLOADS: TableDefinition<'_, &str, (&str, &str)> = TableDefinition::new("payloads");
 /// Host and SHA-1 to how often the host gave that payload.
 const COPIES: TableDefinition<'_, (u32, &str), u64> = TableDefinition::new("copies");
+/// Number of what is done to its row of the log, as JSON, until a file has it.
+const LOG: TableDefinition<'_, u64, &str> = TableDefinition::new("log");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const ERRORS: TableDefinition<'_, &str, u64> = TableDefinition::new("errors");
 
@@ -95,6 +100,16 @@ pub(super) struct Outcome {
     pub(super) bytes: u64,
     /// What the next visit has to know of it.
     pub(super) page: Option<Page>,
+    #[serde(default)]
+    pub(super) status: Option<u16>,
+    /// How long the last request took; `None` when there was none.
+    #[serde(default)]
+    pub(super) request_ms: Option<u64>,
+    /// Milliseconds since 1970 when this was known, and how often it was asked for; [`Frontier::done`] fills them in.
+    #[serde(default)]
+    pub(super) at_ms: u64,
+    #[serde(default)]
+    pub(super) tries: u32,
 }
 
 /// What the next visit to a page has to know.
@@ -157,6 +172,9 @@ pub(super) struct Frontier {
     changed: BTreeSet<u32>,
     next_number: u64,
     checkpoint: u64,
+    /// Files of the log, and rows that are in none.
+    n_logs: u64,
+    n_unlogged: u64,
     has_changes: bool,
     pub(super) progress: Progress,
     /// The segment that was written last, and how much of it is told of.
@@ -192,6 +210,8 @@ impl Frontier {
             changed: BTreeSet::new(),
             next_number: 0,
             checkpoint: 0,
+            n_logs: 0,
+            n_unlogged: 0,
             has_changes: false,
             progress: Progress::default(),
             archived: None,
@@ -242,6 +262,8 @@ impl Frontier {
             };
             self.checkpoint = number("checkpoint")?.unwrap_or(0);
             self.next_number = number("next_number")?.unwrap_or(0);
+            self.n_logs = number("logs")?.unwrap_or(0);
+            self.n_unlogged = changes.open_table(LOG)?.len()?;
             self.progress.fetched = number("fetched")?.unwrap_or(0);
             self.progress.bytes = number("bytes")?.unwrap_or(0);
             self.archived = match (number("segment")?, number("end")?) {
@@ -316,9 +338,11 @@ impl Frontier {
     pub(super) fn done(
         &mut self,
         item: &Item,
-        outcome: Outcome,
+        mut outcome: Outcome,
         found: Vec<Found>,
     ) -> Result<BTreeSet<u32>> {
+        outcome.at_ms = now_ms();
+        outcome.tries = item.tries + u32::from(outcome.request_ms.is_some());
         let done = Some((item.host, item.number, outcome));
         self.write(Entry { found, done, rest: None })
     }
@@ -490,7 +514,14 @@ impl Frontier {
                 new.push(found);
             }
             if let Some((host, number, outcome)) = entry.done {
-                queue.remove((host, number))?;
+                if let Some(was) = queue.remove((host, number))? {
+                    let (depth, redirects, _, url) = was.value();
+                    let origin = &self.hosts[host as usize].origin;
+                    let row = row(origin, url, (depth, redirects), &outcome);
+                    let text = serde_json::to_string(&row).expect("a row has no keys but strings");
+                    changes.open_table(LOG)?.insert(number, &*text)?;
+                    self.n_unlogged += 1;
+                }
                 self.count(host, number, &outcome);
                 if let Some(page) = &outcome.page {
                     let text = serde_json::to_string(page).expect("a page is made of strings");
@@ -569,6 +600,32 @@ impl Frontier {
         self.journal.write_all(&header).map_err(Error::io("write", path))
     }
 
+    /// Writes what came of URLs since the last file of the log into a new one, when more than `rows_max` wait for it. What was
+    /// done before must be committed.
+    pub(super) fn write_log(&mut self, rows_max: u64) -> Result<()> {
+        if self.n_unlogged <= rows_max {
+            return Ok(());
+        }
+        let read = || -> Result<Vec<LogRow>, redb::Error> {
+            let mut rows = Vec::new();
+            for entry in self.changes().open_table(LOG)?.iter()? {
+                let text = entry?.1;
+                rows.push(serde_json::from_str(text.value()).expect("it was written as a row"));
+            }
+            Ok(rows)
+        };
+        let mut rows = read().map_err(refuse(&self.folder))?;
+        rows.sort_by_key(|row| row.time_ms);
+        log::write(&self.folder, self.n_logs, &rows)?;
+        // A kill before the commit writes the same file again, with what is done by then.
+        let forget = || -> Result<(), redb::Error> {
+            Ok(self.changes().open_table(LOG)?.retain(|_, _| false)?)
+        };
+        forget().map_err(refuse(&self.folder))?;
+        (self.n_logs, self.n_unlogged) = (self.n_logs + 1, 0);
+        self.commit()
+    }
+
     fn save(&mut self) -> Result<(), redb::Error> {
         let changes = self.changes.take().expect("begun before");
         {
@@ -588,6 +645,7 @@ impl Frontier {
             let counts = [
                 ("checkpoint", self.checkpoint),
                 ("next_number", self.next_number),
+                ("logs", self.n_logs),
                 ("fetched", self.progress.fetched),
                 ("bytes", self.progress.bytes),
             ];
@@ -602,6 +660,23 @@ impl Frontier {
 fn refuse<E: Display>(folder: &Path) -> impl FnOnce(E) -> Error + use<E> {
     let what = format!("with the state in `{}`", folder.join("crawl.redb").display());
     move |error| Error::Crawl { what, why: error.to_string() }
+}
+
+fn row(host: &str, url: &str, place: (u32, u32), outcome: &Outcome) -> LogRow {
+    LogRow {
+        time_ms: i64::try_from(outcome.at_ms).unwrap_or(i64::MAX),
+        url: url.to_owned(),
+        host: host.to_owned(),
+        outcome: outcome.reason.clone(),
+        status: outcome.status,
+        bytes: outcome.bytes,
+        depth: place.0,
+        redirects: place.1,
+        tries: outcome.tries,
+        request_ms: outcome.request_ms,
+        archived: outcome.archived,
+        digest: outcome.page.as_ref().map(|page| page.digest.clone()),
+    }
 }
 
 /// Hosts and segments are counted in 32 bits.

@@ -2,8 +2,9 @@
 //!
 //! [`run`] follows links from the seeds as far as the scope, the limits and each host's robots.txt allow, politely: one open
 //! request per host with a delay between them, and a few per registered domain. It writes finished segments
-//! `crawl-00000.warc.gz`, which the `warc` source reads, an index of each (`crawl-00000.cdxj`), and its state, from which the
-//! next run goes on where this one stopped, however it stopped.
+//! `crawl-00000.warc.gz`, which the `warc` source reads, an index of each (`crawl-00000.cdxj`), a log of what came of every URL
+//! (`crawl_log-00000.parquet`, see [`log_schema`]), and its state, from which the next run goes on where this one stopped,
+//! however it stopped.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,16 +18,21 @@ use crate::{Error, Result};
 mod address;
 mod archive;
 mod commoncrawl;
+mod environment;
 mod fetch;
 mod frontier;
 mod index;
 mod links;
+mod log;
 pub mod robots;
 mod scope;
 mod sitemap;
 mod worker;
 
+use environment::Environment;
+
 pub use commoncrawl::{CommonCrawlConfig, CommonCrawlProgress, fetch_records};
+pub use log::log_schema;
 
 /// What to crawl, how far and how gently.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,13 +73,18 @@ pub struct CrawlConfig {
     pub user_agent: String,
     /// Bytes of a body, at most; a longer one is kept up to there and marked `WARC-Truncated: length`. Common Crawl: 1 MiB.
     pub max_body_bytes: u64,
+    /// Bytes of a page or a list once its content encoding is undone, at most. One that has more is archived as it came, and
+    /// its links are not followed.
+    pub max_inflated_bytes: u64,
+    /// Times its size as it came that a page or a list may have then, beyond the first MiB; text gets 3 to 30 times larger.
+    pub max_inflated_ratio: u64,
     /// Seconds to connect and until the next bytes arrive, at most. Heritrix: 20.
     pub idle_timeout_seconds: f64,
     /// Seconds for a whole answer, at most.
     pub total_timeout_seconds: f64,
     /// Redirects followed from one link, at most.
     pub max_redirects: u32,
-    /// Tries of a page whose host does not answer or says 429 or 503.
+    /// Tries of a page, or of a robots.txt, whose host does not answer or says 429 or 503.
     pub max_tries: u32,
     /// Seconds waited before a further try, at most, whatever `Retry-After` says.
     pub max_retry_seconds: f64,
@@ -107,6 +118,8 @@ impl Default for CrawlConfig {
             max_crawl_delay_seconds: 30.0,
             user_agent: concat!("gristmill/", env!("CARGO_PKG_VERSION")).to_owned(),
             max_body_bytes: 4 << 20,
+            max_inflated_bytes: 32 << 20,
+            max_inflated_ratio: 100,
             idle_timeout_seconds: 20.0,
             total_timeout_seconds: 60.0,
             max_redirects: 10,
@@ -176,6 +189,8 @@ pub struct CrawlSummary {
     pub progress: Progress,
     /// Finished segments of this and earlier runs, in order.
     pub segments: Vec<PathBuf>,
+    /// Files of the log of this and earlier runs, in order.
+    pub logs: Vec<PathBuf>,
     /// Whether every URL in scope was dealt with; else the next run goes on.
     pub is_complete: bool,
 }
@@ -198,7 +213,7 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| Error::Crawl { what: "anything".into(), why: error.to_string() })?;
-    runtime.block_on(worker::crawl(config, progress, &stop))
+    runtime.block_on(worker::crawl(config, &Environment::default(), progress, &stop))
 }
 
 fn check(config: &CrawlConfig) -> Result<()> {
@@ -213,6 +228,8 @@ fn check(config: &CrawlConfig) -> Result<()> {
         ("per_domain", config.per_domain as u64),
         ("concurrency", config.concurrency as u64),
         ("max_body_bytes", config.max_body_bytes),
+        ("max_inflated_bytes", config.max_inflated_bytes),
+        ("max_inflated_ratio", config.max_inflated_ratio),
         ("max_tries", u64::from(config.max_tries)),
         ("segment_bytes", config.segment_bytes),
     ];
@@ -220,15 +237,16 @@ fn check(config: &CrawlConfig) -> Result<()> {
         return refuse(format!("`{name}` is 0, it must be at least 1"));
     }
     let seconds = [
-        ("delay_seconds", config.delay_seconds, 0.0),
-        ("max_crawl_delay_seconds", config.max_crawl_delay_seconds, 0.0),
-        ("idle_timeout_seconds", config.idle_timeout_seconds, 0.001),
-        ("total_timeout_seconds", config.total_timeout_seconds, 0.001),
-        ("max_retry_seconds", config.max_retry_seconds, 0.0),
+        // Rules are read again after a day: a page has to fit in between.
+        ("delay_seconds", config.delay_seconds, 0.0, 43_200.0),
+        ("max_crawl_delay_seconds", config.max_crawl_delay_seconds, 0.0, 43_200.0),
+        ("idle_timeout_seconds", config.idle_timeout_seconds, 0.001, 86_400.0),
+        ("total_timeout_seconds", config.total_timeout_seconds, 0.001, 86_400.0),
+        ("max_retry_seconds", config.max_retry_seconds, 0.0, 86_400.0),
     ];
-    for (name, value, min) in seconds {
-        if !(min..=86_400.0).contains(&value) {
-            return refuse(format!("`{name}` is {value}, it must be between {min} and 86400"));
+    for (name, value, min, max) in seconds {
+        if !(min..=max).contains(&value) {
+            return refuse(format!("`{name}` is {value}, it must be between {min} and {max}"));
         }
     }
     if config.scope == Scope::Hosts && config.hosts.is_empty() {

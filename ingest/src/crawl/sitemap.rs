@@ -3,15 +3,12 @@
 //! Source: sitemaps.org protocol 0.9; RSS 2.0; RFC 4287; JSON Feed 1.1. Namespaces and nesting are not insisted on: of
 //! the lists of the web, many get one or the other wrong.
 
-use std::io::Read;
-
-use flate2::read::MultiGzDecoder;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use url::Url;
 
-/// Inflated bytes of a list that are read. sitemaps.org: 50 MiB.
-const BYTES_MAX: u64 = 50 << 20;
+use crate::source::inflate::{self, Limits};
+
 /// URLs of a list that count. sitemaps.org: 50,000.
 const URLS_MAX: usize = 50_000;
 
@@ -23,16 +20,13 @@ pub(super) struct List {
     pub(super) sitemaps: Vec<Url>,
 }
 
-/// Reads the list in `bytes`, fetched from `url`. What is no list gives nothing; of a damaged one what is before the damage counts.
-pub(super) fn read(bytes: &[u8], url: &Url) -> List {
+/// Reads the list in `bytes`, fetched from `url`, inflated within `limits` if it is gzip. What is no list gives nothing; of
+/// a damaged one, or one that is too large, what is before that counts.
+pub(super) fn read(bytes: &[u8], url: &Url, limits: Limits) -> List {
     let mut inflated = Vec::new();
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut reader = MultiGzDecoder::new(bytes).take(BYTES_MAX);
-        // What was inflated before an error counts.
-        drop(reader.read_to_end(&mut inflated));
-        &inflated
-    } else {
-        bytes
+    let bytes = match inflate::decode_body(b"gzip", bytes, &mut inflated, limits) {
+        Ok(false) => bytes,
+        Ok(true) | Err(_) => &inflated,
     };
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -173,13 +167,15 @@ fn join(base: &Url, target: &str) -> Option<Url> {
 mod tests {
     use url::Url;
 
-    use super::{List, read};
+    use super::{Limits, List, read};
     use crate::source::testing;
+
+    const LIMITS: Limits = Limits { bytes: 32 << 20, ratio: 100 };
 
     fn list(path: &str) -> Option<List> {
         let path = testing::data(path)?;
         let url = Url::parse("https://www.example.com/feeds/list").unwrap();
-        Some(read(&std::fs::read(path).unwrap(), &url))
+        Some(read(&std::fs::read(path).unwrap(), &url, LIMITS))
     }
 
     /// Checks how many pages and further sitemaps a list names: counted by hand in the file, or with
@@ -243,7 +239,7 @@ mod tests {
     fn expands_no_entity_that_a_list_declares() {
         let bomb = r#"<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;"><!ENTITY c SYSTEM "file:///etc/passwd">]>
             <urlset><url><loc>http://x/&b;&c;</loc></url></urlset>"#;
-        let list = read(bomb.as_bytes(), &Url::parse("http://x/").unwrap());
+        let list = read(bomb.as_bytes(), &Url::parse("http://x/").unwrap(), LIMITS);
         assert_eq!(list.pages, [Url::parse("http://x/").unwrap()]);
     }
 }

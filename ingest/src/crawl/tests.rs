@@ -8,7 +8,13 @@ use std::thread;
 use super::{CancelFlag, CrawlConfig, CrawlSummary, run};
 use crate::source::testing;
 
+mod bombs;
 mod hostile;
+mod log;
+mod politeness;
+mod robots;
+mod ssrf;
+mod web;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -204,6 +210,10 @@ fn loses_and_doubles_nothing_when_killed_at_any_moment() {
     let urls = documents(&summary);
     assert_eq!(urls.len(), n_pages + 1, "after {n_killed} kills");
     assert_eq!(urls.iter().collect::<BTreeSet<_>>().len(), n_pages + 1);
+    let rows = log::rows(&summary);
+    let logged: BTreeSet<&String> = rows.iter().map(|row| &row.0).collect();
+    assert_eq!(logged.len(), rows.len(), "no URL is logged twice");
+    assert_eq!(rows.iter().filter(|row| row.1 == "page").count(), n_pages + 1);
     let log = log.lock().unwrap();
     let pages: Vec<&String> = log.iter().filter(|path| *path != "/robots.txt").collect();
     let twice = pages.len() - pages.iter().collect::<BTreeSet<_>>().len();
@@ -464,9 +474,13 @@ fn fetches_nothing_from_a_host_whose_rules_cannot_be_had() {
         _ => page("x"),
     });
     let folder = tempfile::tempdir().unwrap();
-    let summary = crawl(&config(&url, folder.path()));
+    let mut config = config(&url, folder.path());
+    config.max_tries = 3;
+    config.max_retry_seconds = 0.01;
+    let summary = crawl(&config);
     assert_eq!(summary.progress.fetched, 0);
-    assert_eq!(*log.lock().unwrap(), ["/robots.txt"]);
+    assert_eq!(summary.progress.errors["robots_unreachable"], 1);
+    assert_eq!(*log.lock().unwrap(), ["/robots.txt"; 3]);
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl Source for Csv {
         let is_mine = super::has_first_byte(range.as_ref());
         let is_tsv = file.name.split('.').any(|part| part == "tsv");
         let delimiter = self.delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' });
-        let limited = Limited { input: opened.input, left: self.config.row_bytes_max };
+        let limited = Limited { input: opened.input, left: self.row_bytes_max() };
         let reader = ReaderBuilder::new()
             .delimiter(delimiter)
             .quote(self.quote)
@@ -112,6 +112,7 @@ impl Source for Csv {
             csv: self.clone(),
             reader: is_mine.then_some(reader),
             damage: opened.damage,
+            refused: None,
             names: Vec::new(),
             record: ByteRecord::new(),
         };
@@ -122,12 +123,21 @@ impl Source for Csv {
     }
 }
 
+impl Csv {
+    /// Bytes that are read of a row: a byte less, so that the reader does not double a buffer that is just full.
+    fn row_bytes_max(&self) -> u64 {
+        self.config.row_bytes_max.saturating_sub(1)
+    }
+}
+
 struct Table {
     file: SourceFile,
     csv: Csv,
     /// `None` when there are no more rows.
     reader: Option<csv::Reader<Limited<Box<dyn BufRead + Send>>>>,
     damage: Option<&'static str>,
+    /// What is wrong with the row that names the columns.
+    refused: Option<csv::Error>,
     /// The columns' names; numbers where there is no header.
     names: Vec<String>,
     record: ByteRecord,
@@ -136,9 +146,13 @@ struct Table {
 impl Table {
     fn read_header(&mut self) -> Result<()> {
         let Some(reader) = &mut self.reader else { return Ok(()) };
-        // What is wrong with the first row is told again, as a reject, when it is read.
-        if !matches!(reader.read_byte_record(&mut self.record), Ok(true)) {
-            return Ok(());
+        match reader.read_byte_record(&mut self.record) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                self.refused = Some(error);
+                return Ok(());
+            }
         }
         let encoding = self.csv.encoding;
         let name = |field| encoding.decode_without_bom_handling(field).0.trim().to_owned();
@@ -168,9 +182,14 @@ impl Table {
 impl Rows for Table {
     fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
         let Some(reader) = &mut self.reader else { return Ok(false) };
-        reader.get_mut().left = self.csv.config.row_bytes_max;
-        let start = reader.position().byte();
-        let read = reader.read_byte_record(&mut self.record);
+        reader.get_mut().left = self.csv.row_bytes_max();
+        let (start, read) = match self.refused.take() {
+            Some(error) => (0, Err(error)),
+            None => {
+                let start = reader.position().byte();
+                (start, reader.read_byte_record(&mut self.record))
+            }
+        };
         let bytes_raw = reader.position().byte() - start;
         let locator = format!("{}#{start}", self.file.name);
         let record = Record { locator: &locator, bytes_raw, ..Record::default() };
@@ -290,6 +309,15 @@ mod tests {
             let built = (KIND.build)("test", "web", &config.parse().unwrap());
             assert!(built.is_err(), "{config}");
         }
+    }
+
+    #[test]
+    fn a_table_damaged_in_its_header_is_one_reject() {
+        let bytes = testing::gzip(b"text,id\nx,1\n");
+        let rows = table("a.csv.gz", &bytes[..14], "");
+        assert_eq!((rows.len(), rows[0].reject.as_deref()), (1, Some("bad_gzip")));
+        let rows = table("a.csv", &[b'x'; 100], "row_bytes_max = 50");
+        assert_eq!((rows.len(), rows[0].reject.as_deref()), (1, Some("row_too_long")));
     }
 
     #[test]

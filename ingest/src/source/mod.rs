@@ -6,6 +6,8 @@
 mod array;
 mod arrow;
 mod batch;
+#[cfg(test)]
+mod bombs;
 mod charset;
 mod chat;
 mod code;
@@ -15,7 +17,7 @@ mod date;
 mod epub;
 mod files;
 mod git;
-mod inflate;
+pub(crate) mod inflate;
 mod input;
 mod irc;
 mod jats;

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 
-use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
+use super::inflate::{self, BodyError, Limits};
 use super::paper::iso_date;
-use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date, inflate};
+use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date};
 use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {
@@ -31,8 +31,10 @@ pub(super) const KIND: SourceKind = SourceKind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Config {
-    /// Bytes of a file, at most; the longest novels have 10 MiB.
+    /// Bytes of a file, stored and inflated, at most; the longest novels have 10 MiB.
     file_bytes_max: u64,
+    /// Times its stored size that an inflated file may have, beyond the first MiB.
+    file_ratio_max: usize,
     /// Whether to cut off the licence that frames books of Project Gutenberg.
     trim_gutenberg: bool,
     /// Whether lines that were wrapped at a fixed width are joined into paragraphs; verse, lists and tables stay.
@@ -41,7 +43,12 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { file_bytes_max: 64 << 20, trim_gutenberg: true, join_lines: false }
+        Self {
+            file_bytes_max: 64 << 20,
+            file_ratio_max: inflate::RATIO_MAX,
+            trim_gutenberg: true,
+            join_lines: false,
+        }
     }
 }
 
@@ -130,12 +137,14 @@ impl Book {
             return Ok(bytes);
         }
         let mut text = Vec::new();
-        let limit = self.reader.bytes_max;
-        let decoder = MultiGzDecoder::new(bytes.as_slice()).take(limit + 1);
-        match { decoder }.read_to_end(&mut text) {
-            Ok(n) if n as u64 > limit => Err("too_large"),
-            Ok(_) => Ok(text),
-            Err(_) => Err("bad_gzip"),
+        let limits = Limits {
+            bytes: usize::try_from(self.reader.bytes_max).unwrap_or(usize::MAX),
+            ratio: self.config.file_ratio_max,
+        };
+        match inflate::decode_body(b"gzip", &bytes, &mut text, limits) {
+            Ok(true) => Ok(text),
+            Ok(false) | Err(BodyError::Damaged | BodyError::Unknown) => Err("bad_gzip"),
+            Err(error) => Err(error.reason()),
         }
     }
 

@@ -20,7 +20,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::inflate::{self, BodyError};
+use super::inflate::{self, BodyError, Limits};
 use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date};
 use crate::{Error, Result};
 
@@ -72,6 +72,8 @@ const RECORDS: [&str; 4] = ["response", "resource", "conversion", "metadata"];
 struct Config {
     /// Bytes of a page, stored and inflated, at most.
     body_bytes_max: usize,
+    /// Times its stored size that an inflated page may have, beyond the first MiB.
+    body_ratio_max: usize,
     /// Media types that are documents.
     content_types: Vec<String>,
     /// Types of records that are documents: `response`, `resource`, `conversion` (WET) and `metadata` (the JSON of
@@ -84,6 +86,7 @@ impl Default for Config {
         Self {
             // Common Crawl cuts pages at 1 MiB; what is larger than this is no page to learn from.
             body_bytes_max: 32 << 20,
+            body_ratio_max: inflate::RATIO_MAX,
             content_types: ["text/html", "application/xhtml+xml", "text/plain"]
                 .map(str::to_owned)
                 .to_vec(),
@@ -703,7 +706,8 @@ impl Page<'_> {
     /// Undoes transfer and content encoding.
     fn decode(&mut self, payload: &[u8]) -> Result<Body, &'static str> {
         let Scratch { unchunked, decoded, recoded, .. } = &mut *self.scratch;
-        let limit = self.config.body_bytes_max;
+        let limits =
+            Limits { bytes: self.config.body_bytes_max, ratio: self.config.body_ratio_max };
         let mut body = Body::Stored;
         // Archives often keep the header and store the body without chunks.
         let is_chunked = self.http.get(TRANSFER).trim_ascii_end().to_ascii_lowercase();
@@ -716,13 +720,8 @@ impl Page<'_> {
                 Body::Unchunked => unchunked,
                 Body::Decoded => decoded,
             };
-            let is_decoded = inflate::decode_body(encoding.trim_ascii(), bytes, recoded, limit)
-                .map_err(|error| match error {
-                    BodyError::TooLarge => "too_large",
-                    BodyError::Damaged => "bad_encoding",
-                    BodyError::Unknown => "content_encoding",
-                })?;
-            if is_decoded {
+            let is_decoded = inflate::decode_body(encoding.trim_ascii(), bytes, recoded, limits);
+            if is_decoded.map_err(BodyError::reason)? {
                 std::mem::swap(decoded, recoded);
                 body = Body::Decoded;
             }
