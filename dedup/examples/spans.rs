@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use dedup::span::{Pieces, cut};
 use dedup::{Finds, Repeat, SpillWriter};
+use shard::tokenizer::Tokenizer;
 
 /// Partitions and memory of a table; nothing that is found depends on them.
 const N_PARTITIONS: u32 = 256;
@@ -25,7 +27,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let kind = dedup::kind(&method).ok_or("no such method")?;
     let Finds::Spans(build) = kind.finds else { return Err("it finds documents".into()) };
-    let method = build(&config.parse()?)?;
+    let method = build(&config.parse()?, &|path| {
+        let path = path.ok_or_else(|| dedup::Error::Config {
+            method: "spans",
+            message: "no tokenizer is named".to_owned(),
+            hint: "add `tokenizer = \"PATH\"` to CONFIG".to_owned(),
+        })?;
+        Ok(Arc::new(Tokenizer::load(Path::new(path))?))
+    })?;
     let folder = std::env::temp_dir().join(format!("spans-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
     let paths = [folder.join("pieces")];

@@ -47,6 +47,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A tokenizer cannot be loaded, or has no tokens for a text.
+    #[error(transparent)]
+    Tokenizer(#[from] shard::Error),
     /// Arrow refused to build an array.
     #[error(transparent)]
     Arrow(#[from] ArrowError),

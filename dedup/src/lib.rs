@@ -7,6 +7,7 @@
 //! | similar text | [`MinHash::signatures`], [`MinHash::band_keys`] | columns of `signatures` |
 //! | equal keys to clusters | [`Buckets`], [`UnionFind`] | keys by partition on disk, then one table per partition |
 //! | clusters to duplicates | [`ClusterSets`], [`Verifier`] | shingle sets of members on disk, by groups of clusters |
+//! | same meaning | [`semantic::KMeans`], [`semantic::compare`] | embeddings on disk by cluster, one cluster after the other |
 //! | same spans | [`SpanMethod`] of [`paragraph`], [`sentence_span`], [`substring`] | spilled by key, a partition at a time: by a table, or by [`Bloom`] filters |
 //! | evaluation sets | [`contamination::Scanner`] | a pass over the texts, then one over those with an n-gram |
 //!
@@ -33,6 +34,7 @@ mod mix;
 mod murmur3;
 pub mod nemo;
 pub mod paragraph;
+pub mod semantic;
 pub mod sentence_span;
 pub mod sets;
 pub mod shingle;
@@ -53,6 +55,10 @@ pub use shingle::jaccard;
 pub use span::{Repeat, SpanMethod};
 pub use spill::{Spill, SpillWriter};
 pub use verify::{Removed, Verifier};
+
+use std::sync::Arc;
+
+use shard::tokenizer::Tokenizer;
 
 /// What is registered of a method.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +83,11 @@ pub enum Finds {
     /// Whole documents.
     Documents,
     /// Spans of their text: made from the keys that a job sets.
-    Spans(fn(config: &toml::Table) -> Result<Box<dyn SpanMethod>>),
+    Spans(fn(config: &toml::Table, load: LoadTokenizer<'_>) -> Result<Box<dyn SpanMethod>>),
 }
+
+/// Loads the tokenizer that a method names, or that of the job where it names none.
+pub type LoadTokenizer<'a> = &'a dyn Fn(Option<&str>) -> Result<Arc<Tokenizer>>;
 
 impl MethodKind {
     /// Whether the method finds whole documents, and not spans of them.
@@ -89,8 +98,15 @@ impl MethodKind {
 }
 
 /// Every method, sorted by name.
-pub const KINDS: &[MethodKind] =
-    &[exact::KIND, minhash::KIND, paragraph::KIND, sentence_span::KIND, substring::KIND, url::KIND];
+pub const KINDS: &[MethodKind] = &[
+    exact::KIND,
+    minhash::KIND,
+    paragraph::KIND,
+    semantic::KIND,
+    sentence_span::KIND,
+    substring::KIND,
+    url::KIND,
+];
 
 /// Returns the method called `name`.
 #[must_use]

@@ -18,7 +18,7 @@ pub(crate) const KIND: MethodKind = MethodKind {
     name: "paragraph",
     summary: "paragraphs that stood before",
     source: "dolma's and CCNet's (Wenzek et al. 2020) paragraph deduplication, exact unless `bloom` is given",
-    finds: Finds::Spans(|table| {
+    finds: Finds::Spans(|table, _| {
         let config: Config = crate::parse_table("paragraph", table)?;
         config.check()?;
         Ok(Box::new(config))

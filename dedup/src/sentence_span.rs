@@ -14,7 +14,7 @@ pub(crate) const KIND: MethodKind = MethodKind {
     name: "sentence_span",
     summary: "spans of three sentences that stood before",
     source: "Raffel et al. 2020, C4: all but one of any three-sentence span",
-    finds: Finds::Spans(|table| {
+    finds: Finds::Spans(|table, _| {
         let config: Config = crate::parse_table("sentence_span", table)?;
         config.check()?;
         Ok(Box::new(config))

@@ -366,7 +366,16 @@ pub(crate) mod tests {
         (n_files, n_partitions, table_bytes): (usize, u32, u64),
     ) -> Vec<Repeat> {
         let Finds::Spans(build) = crate::kind(method).unwrap().finds else { panic!("{method}") };
-        let method = build(&config.parse().unwrap()).unwrap();
+        let method = build(&config.parse().unwrap(), &|_| panic!("no tokenizer")).unwrap();
+        run_method(&*method, texts, (n_files, n_partitions, table_bytes))
+    }
+
+    /// The same for a method that is built.
+    pub(crate) fn run_method(
+        method: &dyn SpanMethod,
+        texts: &[&str],
+        (n_files, n_partitions, table_bytes): (usize, u32, u64),
+    ) -> Vec<Repeat> {
         let folder = tempfile::tempdir().unwrap();
         let mut paths = Vec::new();
         let rows: Vec<(u32, &str)> = (0..).zip(texts.iter().copied()).collect();

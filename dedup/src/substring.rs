@@ -1,37 +1,54 @@
-//! Spans of bytes that stood somewhere before, wherever they begin.
+//! Spans of bytes or tokens that stood somewhere before, wherever they begin.
 //!
-//! Every window of [`Config::min_bytes`] bytes is compared with every other one, exactly, in linear time and without a
-//! suffix array. Windows are brought together by the smallest hash among the short pieces in them, their *seed*: equal
-//! windows have equal seeds, and neighbours mostly share one, so a run of them is written as one string of
+//! Every window of [`Config::min_bytes`] bytes, or of [`Config::min_tokens`] tokens, is compared with every other one, exactly,
+//! in linear time and without a suffix array. Windows are brought together by the smallest hash among the short pieces in them,
+//! their *seed*: equal windows have equal seeds, and neighbours mostly share one, so a run of them is written as one string of
 //! little more than a window's length. In a partition, runs whose seed comes once hold no copy; only the windows of the others are
 //! compared, by a hash of 128 bits. (Partitioning by minimum substring, Li et al. 2013, as counters of k-mers do.)
+//!
+//! Tokens are written with the bytes that each one stands for, so what is found is a range of bytes either way.
+
+mod record;
+mod runs;
+mod seeds;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use shard::tokenizer::Tokenizer;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::mix::{finalise, fold};
+use self::record::{Run, lengths, put_length};
+use self::runs::{Found, runs};
+use self::seeds::Seeds;
+use crate::mix::finalise;
 use crate::span::{Emit, Piece, Pieces, find, offset, partition};
-use crate::{Error, Finds, MethodKind, Repeat, Result, SpanMethod, SpillWriter};
+use crate::{Error, Finds, LoadTokenizer, MethodKind, Repeat, Result, SpanMethod, SpillWriter};
 
 pub(crate) const KIND: MethodKind = MethodKind {
     name: "substring",
-    summary: "spans of at least 100 bytes that stood before",
+    summary: "spans of at least 100 bytes, or of `min_tokens` tokens, that stood before",
     source: "Lee et al. 2021, exact substring deduplication",
-    finds: Finds::Spans(|table| {
-        let config: Config = crate::parse_table("substring", table)?;
-        config.check()?;
-        Ok(Box::new(config))
-    }),
+    finds: Finds::Spans(|table, load| Ok(Box::new(Finder::new(Config::read(table)?, load)?))),
     default_config: crate::default_table::<Config>,
-    check: |table| crate::parse_table::<Config>("substring", table)?.check(),
+    check: |table| Config::read(table).map(drop),
 };
 
 /// Settings of the search for repeated spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Bytes that a span has at least, 8 to 65,536.
-    pub min_bytes: usize,
+    /// Bytes that a span has at least, 8 to 65,536; none where tokens are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_bytes: Option<usize>,
+    /// Tokens that a span has at least, 4 to 16,384, in the place of `min_bytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<usize>,
+    /// Whose tokens: a file; that of `[shard]` without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Whether the first occurrence stays; if not, it goes too as soon as a second document has it.
     pub keep_first: bool,
 }
@@ -39,48 +56,203 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         // About the 50 tokens of Lee et al.
-        Self { min_bytes: 100, keep_first: true }
+        Self { min_bytes: Some(100), min_tokens: None, tokenizer: None, keep_first: true }
     }
 }
 
 impl Config {
-    fn check(&self) -> Result<()> {
-        match (8..=1 << 16).contains(&self.min_bytes) {
-            true => Ok(()),
-            false => Err(Error::Config {
-                method: "substring",
-                message: format!("`min_bytes` is {}, it must be 8 to 65536", self.min_bytes),
-                hint: "Lee et al. took 50 tokens, about 100 bytes with their coding; the default is 100"
-                    .to_owned(),
-            }),
+    fn read(table: &toml::Table) -> Result<Self> {
+        let mut config: Self = crate::parse_table("substring", table)?;
+        if config.min_tokens.is_some() && !table.contains_key("min_bytes") {
+            config.min_bytes = None;
         }
+        config.check()?;
+        Ok(config)
     }
 
-    /// Bytes of a seed: long ones come once more often, short ones make longer runs.
-    fn seed_bytes(&self) -> usize {
-        self.min_bytes.div_ceil(3)
+    fn check(&self) -> Result<()> {
+        let refuse = |message: String, hint: &str| {
+            Err(Error::Config { method: "substring", message, hint: hint.to_owned() })
+        };
+        match (self.min_bytes, self.min_tokens) {
+            (Some(bytes), Some(tokens)) => refuse(
+                format!("`min_bytes` is {bytes} and `min_tokens` is {tokens}"),
+                "a span is as long in bytes or in tokens: remove one of them",
+            ),
+            (Some(bytes), None) if !(8..=1 << 16).contains(&bytes) => refuse(
+                format!("`min_bytes` is {bytes}, it must be 8 to 65536"),
+                "Lee et al. took 50 tokens, about 100 bytes with their coding; the default is 100",
+            ),
+            (None, Some(tokens)) if !(4..=1 << 14).contains(&tokens) => refuse(
+                format!("`min_tokens` is {tokens}, it must be 4 to 16384"),
+                "Lee et al. took 50 tokens",
+            ),
+            (Some(bytes), None) if self.tokenizer.is_some() => refuse(
+                format!("`tokenizer` is set, and spans have {bytes} bytes, whatever the tokens"),
+                "set `min_tokens = 50` beside it",
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
-impl SpanMethod for Config {
+/// The search as settings say it.
+struct Finder {
+    config: Config,
+    /// Symbols of a window.
+    window: usize,
+    symbols: Symbols,
+}
+
+/// What a text is a sequence of.
+enum Symbols {
+    Bytes,
+    Tokens {
+        tokenizer: Arc<Tokenizer>,
+        /// Bytes of a token as it is written.
+        width: usize,
+    },
+}
+
+impl fmt::Debug for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
+impl Finder {
+    fn new(config: Config, load: LoadTokenizer<'_>) -> Result<Self> {
+        let (window, symbols) = match config.min_tokens {
+            None => (config.min_bytes.unwrap_or_default(), Symbols::Bytes),
+            Some(window) => {
+                let tokenizer = load(config.tokenizer.as_deref())?;
+                let width = if tokenizer.n_vocabulary() <= 1 << 16 { 2 } else { 4 };
+                (window, Symbols::Tokens { tokenizer, width })
+            }
+        };
+        Ok(Self { config, window, symbols })
+    }
+
+    fn width(&self) -> usize {
+        match self.symbols {
+            Symbols::Bytes => 1,
+            Symbols::Tokens { width, .. } => width,
+        }
+    }
+
+    /// Symbols of a seed: long ones come once more often, short ones make longer runs.
+    fn n_seed(&self) -> usize {
+        self.window.div_ceil(3)
+    }
+
+    fn spill_bytes(&self, row: u32, text: &[u8], writer: &mut SpillWriter) -> Result<()> {
+        runs(text, self.window, self.n_seed(), |found| {
+            let bytes = &text[found.start..found.start + found.n_windows + self.window - 1];
+            push(&found, row, offset(found.start), writer, |buffer| {
+                buffer.extend(bytes);
+                0
+            })
+        })
+    }
+
+    /// `ends` are the bytes of the text behind each token.
+    fn spill_tokens(
+        &self,
+        row: u32,
+        (ids, ends): (&[u32], &[u32]),
+        width: usize,
+        writer: &mut SpillWriter,
+    ) -> Result<()> {
+        let start = |token: usize| if token == 0 { 0 } else { ends[token - 1] };
+        runs(ids, self.window, self.n_seed(), |found| {
+            let tokens = found.start..found.start + found.n_windows + self.window - 1;
+            push(&found, row, start(found.start), writer, |buffer| {
+                for id in &ids[tokens.clone()] {
+                    buffer.extend(&id.to_le_bytes()[..width]);
+                }
+                let before = buffer.len();
+                tokens.for_each(|token| put_length(ends[token] - start(token), buffer));
+                buffer.len() - before
+            })
+        })
+    }
+
+    fn n_windows(&self, run: &Run<'_>) -> usize {
+        run.symbols.len() / self.width() + 1 - self.window
+    }
+
+    /// Hands the windows of a run to `take`.
+    fn windows(&self, run: &Run<'_>, take: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        let (row, width) = (run.row, self.width());
+        let windows = run.symbols.windows(self.window * width).step_by(width);
+        match self.symbols {
+            Symbols::Bytes => (run.start..).zip(windows).try_for_each(|(start, window)| {
+                let end = start + offset(self.window);
+                take(Piece { key: xxh3_128(window), row, start, end })
+            }),
+            Symbols::Tokens { .. } => {
+                // Where each token begins, and the last one ends.
+                let mut at = run.start;
+                let mut starts = vec![at];
+                starts.extend(lengths(run.lengths).map(|length| {
+                    at += length;
+                    at
+                }));
+                windows.enumerate().try_for_each(|(first, window)| {
+                    let (start, end) = (starts[first], starts[first + self.window]);
+                    take(Piece { key: xxh3_128(window), row, start, end })
+                })
+            }
+        }
+    }
+}
+
+/// Writes a run of windows into the partition of its seed.
+fn push(
+    found: &Found,
+    row: u32,
+    start: u32,
+    writer: &mut SpillWriter,
+    put: impl FnOnce(&mut Vec<u8>) -> usize,
+) -> Result<()> {
+    let seed = spread(found.seed);
+    let is_repeated = found.is_repeated;
+    let run = Run { seed, row, start, is_repeated, symbols: &[], lengths: &[] };
+    writer.push(partition(seed, writer.n_partitions()), |buffer| run.write(buffer, put))
+}
+
+/// The smallest of many hashes is small; partitions are chosen by high bits.
+fn spread(seed: u64) -> u64 {
+    finalise(seed ^ crate::mix::K1)
+}
+
+impl SpanMethod for Finder {
     fn config(&self) -> toml::Table {
-        toml::Table::try_from(self).expect("settings are plain values")
+        let mut table = toml::Table::try_from(&self.config).expect("settings are plain values");
+        if let Symbols::Tokens { tokenizer, .. } = &self.symbols {
+            let fingerprint = tokenizer.fingerprint().to_owned();
+            table.insert("tokenizer_blake3".to_owned(), fingerprint.into());
+        }
+        table
     }
 
     fn spill(&self, row: u32, text: &str, writer: &mut SpillWriter) -> Result<()> {
-        let text = text.as_bytes();
-        runs(text, self.min_bytes, self.seed_bytes(), |found| {
-            let seed = spread(found.seed);
-            let bytes = &text[found.start..found.start + found.n_windows + self.min_bytes - 1];
-            let mark = if found.is_repeated { REPEATED } else { 0 };
-            writer.push(partition(seed, writer.n_partitions()), |buffer| {
-                buffer.extend(seed.to_le_bytes());
-                for number in [row, offset(found.start), offset(bytes.len()) | mark] {
-                    buffer.extend(number.to_le_bytes());
-                }
-                buffer.extend(bytes);
-            })
-        })
+        thread_local! {
+            static TOKENS: RefCell<(Vec<u32>, Vec<u32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+        }
+        match &self.symbols {
+            Symbols::Bytes => self.spill_bytes(row, text.as_bytes(), writer),
+            Symbols::Tokens { tokenizer, width } => TOKENS.with_borrow_mut(|(ids, ends)| {
+                ids.clear();
+                ends.clear();
+                tokenizer.encode_with_ends(text, ids, ends)?;
+                self.spill_tokens(row, (ids, ends), *width, writer)?;
+                // One huge document must not keep its memory for the life of the thread.
+                ids.shrink_to(SCRATCH_TOKENS_MAX);
+                ends.shrink_to(SCRATCH_TOKENS_MAX);
+                Ok(())
+            }),
+        }
     }
 
     fn find(&self, pieces: Pieces<'_>, table_bytes: u64, emit: Emit<'_>) -> Result<()> {
@@ -89,27 +261,22 @@ impl SpanMethod for Config {
             Run::all(bytes).for_each(|run| seeds.add(&run));
             Ok(())
         })?;
-        let n_windows = |run: &Run<'_>| run.bytes.len() + 1 - self.min_bytes;
         let mut n = 0;
         pieces.read(|bytes| {
             let repeated = Run::all(bytes).filter(|run| seeds.is_repeated(run.seed));
-            n += repeated.map(|run| n_windows(&run) as u64).sum::<u64>();
+            n += repeated.map(|run| self.n_windows(&run) as u64).sum::<u64>();
             Ok(())
         })?;
         let visit = |take: &mut dyn FnMut(Piece) -> Result<()>| {
             pieces.read(|bytes| {
-                for run in Run::all(bytes).filter(|run| seeds.is_repeated(run.seed)) {
-                    for (start, window) in (run.start..).zip(run.bytes.windows(self.min_bytes)) {
-                        let end = start + offset(self.min_bytes);
-                        take(Piece { key: xxh3_128(window), row: run.row, start, end })?;
-                    }
-                }
-                Ok(())
+                Run::all(bytes)
+                    .filter(|run| seeds.is_repeated(run.seed))
+                    .try_for_each(|run| self.windows(&run, take))
             })
         };
         // Windows of one run come one after the other: they are joined before they are handed on.
         let mut last: Option<Repeat> = None;
-        find(n, table_bytes, self.keep_first, visit, &mut |next| match &mut last {
+        find(n, table_bytes, self.config.keep_first, visit, &mut |next| match &mut last {
             Some(last) if joins(last, &next) => {
                 last.end = last.end.max(next.end);
                 Ok(())
@@ -133,6 +300,9 @@ impl SpanMethod for Config {
     }
 }
 
+/// Tokens that a thread keeps room for between two texts.
+const SCRATCH_TOKENS_MAX: usize = 1 << 20;
+
 /// Row of the first occurrence, and how far from a copy it stands: the same for all windows of one longer copy.
 fn source(repeat: &Repeat) -> Option<(u32, i64)> {
     repeat.kept.map(|(row, start)| (row, i64::from(start) - i64::from(repeat.start)))
@@ -145,309 +315,5 @@ fn joins(last: &Repeat, next: &Repeat) -> bool {
         && (last.start..=last.end).contains(&next.start)
 }
 
-/// A run of windows of one seed, as it is written.
-struct Run<'a> {
-    seed: u64,
-    row: u32,
-    start: u32,
-    /// Whether the seed stands in more than one place of the run.
-    is_repeated: bool,
-    bytes: &'a [u8],
-}
-
-/// Marks the length of a run whose seed is repeated in itself.
-const REPEATED: u32 = 1 << 31;
-
-impl<'a> Run<'a> {
-    fn all(mut bytes: &'a [u8]) -> impl Iterator<Item = Self> {
-        std::iter::from_fn(move || {
-            let (seed, rest) = bytes.split_first_chunk()?;
-            let (row, rest) = rest.split_first_chunk().expect("runs are written whole");
-            let (start, rest) = rest.split_first_chunk().expect("runs are written whole");
-            let (length, rest) = rest.split_first_chunk().expect("runs are written whole");
-            let length = u32::from_le_bytes(*length);
-            let (text, rest) = rest.split_at((length & !REPEATED) as usize);
-            bytes = rest;
-            Some(Self {
-                seed: u64::from_le_bytes(*seed),
-                row: u32::from_le_bytes(*row),
-                start: u32::from_le_bytes(*start),
-                is_repeated: length & REPEATED != 0,
-                bytes: text,
-            })
-        })
-    }
-}
-
-/// Which seeds come at least twice: two bits for each of many slots. Seeds that share a slot count as repeated, which costs
-/// time and changes nothing.
-struct Seeds {
-    once: Vec<u64>,
-    twice: Vec<u64>,
-    mask: u64,
-}
-
-/// Bytes of a run, at least: one slot for each.
-const RUN_BYTES: u64 = 32;
-/// Slots for each run, so that few of them meet by accident.
-const SLOTS_PER_RUN: u64 = 8;
-
-impl Seeds {
-    fn new(run_bytes: u64, bytes: u64) -> Self {
-        let allowed = (bytes * 4 + 1).next_power_of_two() / 2;
-        let n_slots = (run_bytes / RUN_BYTES * SLOTS_PER_RUN + 1).next_power_of_two();
-        let n_slots = n_slots.min(allowed).max(1 << 10);
-        let words = usize::try_from(n_slots / 64).expect("memory is addressed by it");
-        Self { once: vec![0; words], twice: vec![0; words], mask: n_slots - 1 }
-    }
-
-    fn add(&mut self, run: &Run<'_>) {
-        let (word, bit) = self.slot(run.seed);
-        let before = if run.is_repeated { bit } else { self.once[word] & bit };
-        self.twice[word] |= before;
-        self.once[word] |= bit;
-    }
-
-    fn is_repeated(&self, seed: u64) -> bool {
-        let (word, bit) = self.slot(seed);
-        self.twice[word] & bit != 0
-    }
-
-    /// The high bits of a seed are those of its partition, and small: others are taken.
-    fn slot(&self, seed: u64) -> (usize, u64) {
-        let slot = finalise(seed) & self.mask;
-        (usize::try_from(slot / 64).expect("memory is addressed by it"), 1 << (slot % 64))
-    }
-}
-
-/// Windows that a run has at most, so that its string stays short where a text is one character over and over.
-const RUN_WINDOWS_MAX: usize = 1 << 12;
-
-/// Neighbouring windows of one seed.
-#[derive(Clone, Copy)]
-struct Found {
-    seed: u64,
-    /// Where the seed stands last in the first window, counted in bytes.
-    place: usize,
-    start: usize,
-    n_windows: usize,
-    /// Whether it stands elsewhere in a later one: only then can two of the windows be equal.
-    is_repeated: bool,
-}
-
-/// Hands every run of windows of `window` bytes to `visit`.
-fn runs(
-    text: &[u8],
-    window: usize,
-    seed_bytes: usize,
-    mut visit: impl FnMut(Found) -> Result<()>,
-) -> Result<()> {
-    if text.len() < window {
-        return Ok(());
-    }
-    let n_seeds = window - seed_bytes + 1;
-    let mut smallest = Smallest::new(n_seeds);
-    let mut hash = Rolling::new(&text[..seed_bytes]);
-    let mut run: Option<Found> = None;
-    for at in 0..=text.len() - seed_bytes {
-        if at > 0 {
-            hash.roll(text[at - 1], text[at - 1 + seed_bytes]);
-        }
-        let (seed, place) = smallest.push(hash.value());
-        let Some(start) = (at + 1).checked_sub(n_seeds) else { continue };
-        match &mut run {
-            Some(run) if run.seed == seed && run.n_windows < RUN_WINDOWS_MAX => {
-                run.n_windows += 1;
-                run.is_repeated |= run.place != place;
-            }
-            run => {
-                let next = Found { seed, place, start, n_windows: 1, is_repeated: false };
-                run.replace(next).map_or(Ok(()), &mut visit)?;
-            }
-        }
-    }
-    run.map_or(Ok(()), visit)
-}
-
-/// The smallest of many hashes is small; partitions are chosen by high bits.
-fn spread(seed: u64) -> u64 {
-    finalise(seed ^ crate::mix::K1)
-}
-
-/// The smallest of the last hashes, `n` of them or fewer at the beginning.
-struct Smallest {
-    ring: Vec<u64>,
-    mask: usize,
-    n: usize,
-    pushed: usize,
-    /// The smallest and when it was pushed last.
-    smallest: (u64, usize),
-}
-
-impl Smallest {
-    fn new(n: usize) -> Self {
-        let ring = vec![u64::MAX; n.next_power_of_two()];
-        Self { mask: ring.len() - 1, ring, n, pushed: 0, smallest: (u64::MAX, 0) }
-    }
-
-    #[inline]
-    fn push(&mut self, hash: u64) -> (u64, usize) {
-        let at = self.pushed;
-        self.ring[at & self.mask] = hash;
-        self.pushed += 1;
-        if hash <= self.smallest.0 {
-            self.smallest = (hash, at);
-        } else if self.smallest.1 + self.n <= at {
-            let kept = at + 1 - self.n..=at;
-            let hashes = kept.map(|at| (self.ring[at & self.mask], at));
-            self.smallest =
-                hashes.min_by_key(|&(hash, at)| (hash, usize::MAX - at)).expect("n > 0");
-        }
-        self.smallest
-    }
-}
-
-/// The hash of a window of bytes that moves by one: a polynomial, mixed. Decides partitions and runs, never what is equal.
-struct Rolling {
-    hash: u64,
-    /// The base to the power of the window's length.
-    power: u64,
-}
-
-const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
-
-impl Rolling {
-    fn new(window: &[u8]) -> Self {
-        let (mut hash, mut power) = (0_u64, 1_u64);
-        for byte in window {
-            hash = hash.wrapping_mul(BASE).wrapping_add(u64::from(*byte) + 1);
-            power = power.wrapping_mul(BASE);
-        }
-        Self { hash, power }
-    }
-
-    #[inline]
-    fn roll(&mut self, out: u8, new: u8) {
-        self.hash = self
-            .hash
-            .wrapping_mul(BASE)
-            .wrapping_add(u64::from(new) + 1)
-            .wrapping_sub(self.power.wrapping_mul(u64::from(out) + 1));
-    }
-
-    #[inline]
-    fn value(&self) -> u64 {
-        fold(self.hash ^ crate::mix::K2, crate::mix::K3)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::span::tests::{LAYOUTS, run};
-
-    /// Bytes (row, position) of every window that stood before, by comparing all windows.
-    fn brute_force(texts: &[&str], min_bytes: usize, keep_first: bool) -> BTreeSet<(u32, u32)> {
-        let mut places = BTreeMap::<&[u8], Vec<(u32, u32)>>::new();
-        for (row, text) in (0..).zip(texts) {
-            for (start, window) in (0..).zip(text.as_bytes().windows(min_bytes)) {
-                places.entry(window).or_default().push((row, start));
-            }
-        }
-        let mut covered = BTreeSet::new();
-        for places in places.values() {
-            let is_shared = places.iter().any(|place| place.0 != places[0].0);
-            let n_kept = usize::from(keep_first || !is_shared);
-            for (row, start) in &places[n_kept..] {
-                covered.extend((*start..start + offset(min_bytes)).map(|at| (*row, at)));
-            }
-        }
-        covered
-    }
-
-    fn covered(repeats: &[Repeat]) -> BTreeSet<(u32, u32)> {
-        repeats.iter().flat_map(|r| (r.start..r.end).map(|at| (r.row, at))).collect()
-    }
-
-    fn check(texts: &[&str], min_bytes: usize) {
-        for keep_first in [true, false] {
-            let config = format!("min_bytes = {min_bytes}\nkeep_first = {keep_first}");
-            let expected = brute_force(texts, min_bytes, keep_first);
-            let first = run("substring", &config, texts, LAYOUTS[0]);
-            assert_eq!(covered(&first), expected, "{texts:?}");
-            for repeat in &first {
-                let bytes = |row: u32, start, end| {
-                    &texts[row as usize].as_bytes()[start as usize..end as usize]
-                };
-                let copy = bytes(repeat.row, repeat.start, repeat.end);
-                assert!(copy.len() >= min_bytes);
-                if let Some((row, start)) = repeat.kept {
-                    let length = repeat.end - repeat.start;
-                    assert_eq!(bytes(row, start, start + length), copy, "{repeat:?}");
-                }
-            }
-            for layout in &LAYOUTS[1..] {
-                assert_eq!(run("substring", &config, texts, *layout), first);
-            }
-        }
-    }
-
-    #[test]
-    fn planted_spans_are_found_to_the_byte() {
-        // Noise without a repeat of eight bytes, and a span in three places.
-        let noise = |seed: u64, n: u64| -> String {
-            (0..n).map(|i| format!("{:016x}", finalise(seed << 32 | i))).collect()
-        };
-        let span = "The quick brown fox jumps over the lazy dog, and the dog does not mind: it has seen many foxes, many jumps.";
-        assert!(span.len() > 100);
-        let texts = [
-            format!("{}{span}{}", noise(1, 20), noise(2, 5)),
-            format!("{}{span}{}{span}", noise(3, 7), noise(4, 9)),
-        ];
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let length = offset(span.len());
-        let kept = Some((0, 320));
-        let (first, second) = (112, 112 + length + 144);
-        let expected = vec![
-            Repeat { row: 1, start: first, end: first + length, kept },
-            Repeat { row: 1, start: second, end: second + length, kept },
-        ];
-        for layout in LAYOUTS {
-            assert_eq!(run("substring", "", &texts, layout), expected);
-        }
-        check(&texts, 8);
-        let shorter = format!("min_bytes = {}", span.len() + 1);
-        assert_eq!(run("substring", &shorter, &texts, LAYOUTS[0]), [], "one byte short");
-    }
-
-    #[test]
-    fn one_character_over_and_over_is_its_own_copy() {
-        let long = " ".repeat(20_000);
-        let found = run("substring", "", &[&long], LAYOUTS[0]);
-        // The first window stays; the second begins one byte behind it.
-        assert_eq!(found.iter().map(|repeat| (repeat.start, repeat.end)).min(), Some((1, 101)));
-        assert_eq!(covered(&found).len(), 19_999);
-        check(&["abababababababababababab", "babababababab"], 8);
-    }
-
-    #[test]
-    fn copies_of_two_places_lie_across_each_other() {
-        let copy = "ijklmnopijklmnopabcdefghijklmnopqé";
-        check(&["abcdefghijklmnopabcdefghabcdefgh", copy, copy], 15);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_found_is_what_comparing_all_windows_finds(
-            texts in prop::collection::vec("[ab]{0,60}|(abcdefgh|ijklmnop|qé){0,8}", 0..6),
-            min_bytes in 8usize..20,
-        ) {
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            check(&texts, min_bytes);
-        }
-    }
-}
+mod tests;

@@ -266,8 +266,11 @@ const COLUMNS: &[(&str, &str)] = &[
         "duplicates.cluster_id",
         "the first document of the cluster, by its position in the order of preference",
     ),
-    ("duplicates.similarity", "Jaccard index of the shingles of both; null for equal URLs"),
-    ("duplicates.method", "url, exact or minhash"),
+    (
+        "duplicates.similarity",
+        "Jaccard index of the shingles of both, for semantic the cosine of their embeddings; null for equal URLs, and where the kept document is known by a chain of both measures",
+    ),
+    ("duplicates.method", "url, exact, minhash or semantic"),
     ("duplicates.row", "position of the copy in `documents`, from 0, over all shards"),
     ("duplicates.kept_row", "position of the document that stays"),
     ("repeats.id", "the document"),

@@ -179,9 +179,10 @@ static DUPLICATES: LazyLock<SchemaRef> = LazyLock::new(|| {
         id("kept_id"),
         // The first document of the cluster, by its position in the order of preference: its row, without `priority`.
         Field::new("cluster_id", DataType::UInt64, false),
-        // Jaccard index of the shingle sets of both documents; null for equal URLs, whose texts are not compared.
+        // Jaccard index of the shingle sets of both documents, for semantic the cosine of their embeddings; null for equal
+        // URLs, whose texts are not compared, and where one measure led to a document that another one removed.
         Field::new("similarity", DataType::Float64, true),
-        // url, exact or minhash.
+        // url, exact, minhash or semantic.
         text("method", false),
         // Positions of both in `documents`, from 0, over all shards.
         Field::new("row", DataType::UInt64, false),

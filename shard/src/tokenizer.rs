@@ -20,6 +20,7 @@ use crate::manifest::{TokenizerInfo, hash};
 use crate::{Error, Result};
 
 mod bpe;
+mod ends;
 mod gguf;
 mod pattern;
 mod plain;
@@ -52,6 +53,9 @@ pub struct Tokenizer {
     has_all_bytes: bool,
     /// Built when something is decoded first, or a conversation encoded: most uses only encode text.
     stable: OnceLock<Result<stable::Tokenizer, String>>,
+    /// Both built when the ends of tokens are asked for first: see [`ends`].
+    spellings: OnceLock<ends::Spellings>,
+    aligned: OnceLock<Result<stable::Tokenizer, String>>,
 }
 
 impl Tokenizer {
@@ -123,6 +127,8 @@ impl Tokenizer {
             },
             has_all_bytes: n_bytes_missing == 0,
             stable: OnceLock::new(),
+            spellings: OnceLock::new(),
+            aligned: OnceLock::new(),
         };
         tokenizer.check_special(unknown.as_deref())?;
         Ok(tokenizer)

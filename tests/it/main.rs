@@ -35,6 +35,8 @@ mod reference;
 mod repeats;
 mod report;
 #[cfg(test)]
+mod semantic;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod signatures;

@@ -105,6 +105,49 @@ fn a_job_without_tokens_lists_repeats_and_leaves_out_short_rests() {
 }
 
 #[test]
+fn spans_of_tokens_are_those_of_a_tokenizer_that_is_named() {
+    let mill = mill("[shard]\ntokenizer = \"train:bpe:300\"\n");
+    mill.mill(&["--set", "output=bytes"]);
+    // The vocabulary that the first run has trained.
+    let dataset = shard::Dataset::at(mill.path("bytes/tokens"));
+    let tokenizer = dataset.open(None).unwrap().manifest.tokenizer.unwrap();
+    std::fs::copy(mill.path("bytes/tokens").join(&tokenizer.path), mill.path("vocabulary.json"))
+        .unwrap();
+    let tokenizer = shard::tokenizer::Tokenizer::load(&mill.path("vocabulary.json")).unwrap();
+    let tokens = "dedup.substring={ min_tokens = 50, tokenizer = \"vocabulary.json\" }";
+    let methods = "dedup.methods=[\"exact\", \"substring\"]";
+    let summary = mill.mill(&["--set", methods, "--set", tokens]);
+    assert!(summary["repeats"]["dedup/substring"].as_u64() > Some(0), "{summary}");
+    let pairs = mill.sql("corpus", PAIRS);
+    let span = planted();
+    // A token may hold the blank before the span, which stands in one of them only.
+    let inside = &span.trim_end()[20..span.len() - 20];
+    assert!(pairs.iter().any(|p| p["copy"].as_str().unwrap().contains(inside)), "{pairs:?}");
+    for pair in &pairs {
+        assert_eq!(pair["copy"], pair["kept"], "texts here are ASCII, bytes are characters");
+        let mut ids = Vec::new();
+        tokenizer.encode(pair["copy"].as_str().unwrap(), &mut ids).unwrap();
+        // What stands at the ends may be other tokens by itself.
+        assert!(ids.len() >= 48, "{pair}: {ids:?}");
+    }
+    for thread in ["1", "2"] {
+        let set = format!("output=of-{thread}");
+        mill.mill(&["--threads", thread, "--set", methods, "--set", tokens, "--set", &set]);
+    }
+    assert_same(&mill.files("of-2"), &mill.files("of-1"), "with two threads");
+    for (set, words) in [
+        ("dedup.substring={ min_tokens = 50 }", "trained when spans have been cut"),
+        ("dedup.substring={ min_tokens = 50, min_bytes = 9 }", "remove one of them"),
+        ("dedup.substring={ min_tokens = 50, tokenizer = \"none.json\" }", "none.json"),
+    ] {
+        let output = mill.run(&["run", "job.toml", "--set", set]);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[test]
 fn threads_and_kills_change_no_byte_of_repeats() {
     let mill = Mill::filled(3 << 20);
     let methods = "dedup.methods=[\"exact\", \"paragraph\", \"sentence_span\", \"substring\"]";

@@ -48,7 +48,8 @@ const SLICE_ROWS: usize = 128;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 struct Config {
-    /// The columns that fill ours; other columns of strings, numbers, booleans and times go to `metadata`.
+    /// The columns that fill ours; other columns of strings, numbers, booleans, times and lists of floats go to
+    /// `metadata`.
     #[serde(flatten)]
     columns: Columns,
     /// Whether other columns go to `metadata`.

@@ -1,12 +1,15 @@
 //! Parquet files that others wrote: one column is the text, some fill columns of `documents`, the rest is metadata.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -41,7 +44,8 @@ const READ_ROWS: usize = 128;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 struct Config {
-    /// The columns that fill ours; other columns of strings, numbers, booleans and times go to `metadata`.
+    /// The columns that fill ours; other columns of strings, numbers, booleans, times and lists of floats go to
+    /// `metadata`.
     #[serde(flatten)]
     columns: Columns,
     /// Whether other columns go to `metadata`.
@@ -116,7 +120,7 @@ impl Parquet {
         let file = file.try_clone().map_err(|_| Damage::File)?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|_| Damage::File)?;
         let wanted = &self.config.columns;
-        let schema = std::sync::Arc::clone(builder.schema());
+        let schema = Arc::clone(builder.schema());
         if schema.column_with_name(&wanted.text).is_none() {
             let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
             return Err(Damage::Config((
@@ -165,7 +169,22 @@ fn middle(group: &RowGroupMetaData) -> u64 {
 /// Whether values of a type are something to write down as text.
 pub(super) fn is_plain(data_type: &DataType) -> bool {
     data_type.is_numeric() || data_type.is_string() || data_type.is_temporal() || {
-        matches!(data_type, DataType::Boolean)
+        matches!(data_type, DataType::Boolean) || number_type(data_type).is_some()
+    }
+}
+
+/// The type of the numbers in a list of floats, such as an embedding; none for every other type.
+fn number_type(data_type: &DataType) -> Option<DataType> {
+    let (DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)) =
+        data_type
+    else {
+        return None;
+    };
+    match item.data_type() {
+        // Half precision is exact in single.
+        DataType::Float16 | DataType::Float32 => Some(DataType::Float32),
+        DataType::Float64 => Some(DataType::Float64),
+        _ => None,
     }
 }
 
@@ -282,8 +301,43 @@ impl Fields {
 }
 
 fn strings(values: &ArrayRef) -> Result<StringViewArray, Damage> {
+    if let Some(number_type) = number_type(values.data_type()) {
+        return lists(values, number_type).map_err(|_| Damage::File);
+    }
     let values = cast(values, &DataType::Utf8View).map_err(|_| Damage::File)?;
     Ok(values.as_string_view().clone())
+}
+
+/// Lists of floats as JSON, each with the digits that give it back; what is not finite as `NaN` and `inf`.
+fn lists(values: &ArrayRef, number_type: DataType) -> Result<StringViewArray, ArrowError> {
+    let item = Arc::new(Field::new_list_field(number_type, true));
+    let lists = cast(values, &DataType::List(item))?;
+    let lists = lists.as_list::<i32>();
+    let numbers = lists.values();
+    let write = |index: usize, text: &mut String| {
+        // Writing to a string does not fail.
+        let written = match numbers.data_type() {
+            _ if numbers.is_null(index) => write!(text, "null"),
+            DataType::Float32 => {
+                write!(text, "{:?}", numbers.as_primitive::<Float32Type>().value(index))
+            }
+            _ => write!(text, "{:?}", numbers.as_primitive::<Float64Type>().value(index)),
+        };
+        written.expect("a string takes everything");
+    };
+    let ends = lists.value_offsets().windows(2);
+    let texts = ends.enumerate().map(|(row, ends)| {
+        let [Ok(start), Ok(end)] = [ends[0], ends[1]].map(usize::try_from) else { return None };
+        lists.is_valid(row).then(|| {
+            let mut text = String::from("[");
+            for index in start..end {
+                text.push_str(if index == start { "" } else { ", " });
+                write(index, &mut text);
+            }
+            text + "]"
+        })
+    });
+    Ok(texts.collect())
 }
 
 fn value(values: Option<&StringViewArray>, row: usize) -> Option<&str> {
@@ -296,7 +350,12 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{
+        ArrayRef, FixedSizeListArray, Float32Array, Float64Array, Int64Array, ListArray,
+        StringArray,
+    };
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::{DataType, Field};
     use arrow::record_batch::RecordBatch;
     use parquet::arrow::ArrowWriter;
     use parquet::file::properties::WriterProperties;
@@ -337,6 +396,47 @@ mod tests {
         assert_eq!((rows[9].date, rows[9].locator.as_str()), (Some(1_714_521_600), "a.parquet#9"));
         let error = testing::build(&KIND, "").open(&testing::file(&path), None).err().unwrap();
         assert!(error.to_string().contains("`content`"), "{error}");
+    }
+
+    #[test]
+    fn lists_of_floats_are_metadata_to_the_last_digit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let item = |data_type| Arc::new(Field::new_list_field(data_type, true));
+        let single = Float32Array::from(vec![Some(0.1), Some(-2.0), Some(1e-30), Some(f32::NAN)]);
+        let fixed = FixedSizeListArray::new(
+            item(DataType::Float32),
+            2,
+            Arc::new(single),
+            Some(vec![true, true].into()),
+        );
+        let double = Float64Array::from(vec![Some(0.1), None, Some(1.0 / 3.0)]);
+        let offsets = OffsetBuffer::from_lengths([3, 0]);
+        let list = ListArray::new(item(DataType::Float64), offsets, Arc::new(double), None);
+        let ids = Int64Array::from(vec![1, 2, 3]);
+        let ids = ListArray::new(
+            item(DataType::Int64),
+            OffsetBuffer::from_lengths([2, 1]),
+            Arc::new(ids),
+            None,
+        );
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("text", Arc::new(StringArray::from(vec!["a", "b"]))),
+            ("single", Arc::new(fixed)),
+            ("double", Arc::new(list)),
+            ("input_ids", Arc::new(ids)),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let rows = testing::read(&*testing::build(&KIND, ""), &testing::file(&path), None);
+        assert_eq!(rows[0].value("single"), Some("[0.1, -2.0]"));
+        assert_eq!(rows[1].value("single"), Some("[1e-30, NaN]"));
+        assert_eq!(rows[0].value("double"), Some("[0.1, null, 0.3333333333333333]"));
+        assert_eq!(rows[1].value("double"), Some("[]"));
+        assert_eq!(rows[0].value("input_ids"), None, "tokens are no description");
     }
 
     proptest! {

@@ -12,6 +12,7 @@
 mod bm25;
 mod bm25_stats;
 mod contains_any;
+mod cosine;
 mod diff;
 mod filter;
 mod hex;
@@ -94,6 +95,7 @@ pub const KINDS: &[FunctionKind] = &[
     bm25::KIND,
     bm25_stats::KIND,
     contains_any::KIND,
+    cosine::KIND,
     diff::KIND,
     hex::KIND,
     histogram::KIND,

@@ -10,9 +10,11 @@
 //! When `documents` has grown at its end, the signatures of its old shards are taken over, and so is what was found in
 //! clusters that no new document has joined: only texts of clusters with a new member are read.
 
+mod semantic;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::{
     ArrayRef, AsArray, BooleanBufferBuilder, FixedSizeBinaryBuilder, Float64Builder,
@@ -73,6 +75,7 @@ pub struct Methods {
     url: dedup::url::Config,
     exact: dedup::exact::Config,
     minhash: Arc<MinHash>,
+    semantic: dedup::semantic::Config,
 }
 
 /// A document that goes. This is what the stage holds in memory until it ends: 32 bytes for each.
@@ -115,12 +118,14 @@ impl Removals {
     ///
     /// Only documents that are equal or of equal URL are kept by one method and removed by a later one; their similarity to
     /// the last kept one is that of the document they equal.
-    fn resolve_chains(&mut self) {
+    ///
+    /// `other` is a method whose similarity is another measure: what went for a document that it removes has none.
+    fn resolve_chains(&mut self, other: Option<u8>) {
         for index in 0..self.0.len() {
             let mut last = self.0[index];
             while let Some(next) = self.get(last.kept_rank) {
                 let similarity = match (last.similarity, next.similarity) {
-                    (Some(_), Some(next)) => Some(next),
+                    (Some(_), Some(similarity)) if Some(next.method) != other => Some(similarity),
                     _ => None,
                 };
                 last = Gone { kept_rank: next.kept_rank, similarity, ..last };
@@ -172,6 +177,8 @@ struct Work<'a> {
     earlier: Option<Earlier>,
     /// For files of this run alone.
     folder: PathBuf,
+    /// How many documents had an embedding, once they are read.
+    embeddings: OnceLock<Value>,
 }
 
 /// What an earlier version says of near-duplicates among the documents that come first here.
@@ -197,6 +204,7 @@ impl Methods {
             parse_priority(ctx, documents, sql)
                 .map_err(|error| job.error("dedup.priority", error.to_string(), None))?;
         }
+        semantic::check_order(job, &names)?;
         let minhash: dedup::minhash::Config = settings(job, "minhash")?;
         Ok(Self {
             names,
@@ -204,6 +212,7 @@ impl Methods {
             url: settings(job, "url")?,
             exact: settings(job, "exact")?,
             minhash: Arc::new(hash_functions(minhash)?),
+            semantic: settings(job, "semantic")?,
         })
     }
 
@@ -212,13 +221,17 @@ impl Methods {
     }
 
     fn config(&self) -> Value {
-        json!({
+        let mut config = json!({
             "methods": self.names,
             "priority": self.priority,
             "url": self.has("url").then_some(&self.url),
             "exact": self.has("exact").then_some(&self.exact),
             "minhash": self.has("minhash").then_some(self.minhash.config()),
-        })
+        });
+        if self.has("semantic") {
+            config["semantic"] = json!(self.semantic);
+        }
+        config
     }
 
     /// The plan in words.
@@ -230,7 +243,7 @@ impl Methods {
             false => format!("by {}, then id", self.priority.join(", ")),
         };
         text.push_str(&format!("  of each cluster the first document stays, {order}\n"));
-        for name in &self.names {
+        for name in self.names.iter().filter(|name| *name != "semantic") {
             text.push_str(&format!("  {name}: rows of `signatures` with equal {}\n", key(name)));
         }
         if self.has("minhash") {
@@ -242,6 +255,9 @@ impl Methods {
                 config.curve(),
                 config.verify
             ));
+        }
+        if self.has("semantic") {
+            text.push_str(&semantic::show(&self.semantic));
         }
         text
     }
@@ -281,6 +297,7 @@ impl Methods {
             earlier: self.earlier(documents, newest)?,
             signatures,
             folder: staging.folder().clone(),
+            embeddings: OnceLock::new(),
         };
         let task = run.talk.task("duplicates", self.names.len() as u64, Progress::Count("methods"));
         let mut gone = Removals::default();
@@ -289,10 +306,14 @@ impl Methods {
             tokio::task::block_in_place(|| self.find(&work, method, &mut gone))?;
             task.advance(1);
         }
-        gone.resolve_chains();
+        let other = self.names.iter().position(|name| name == "semantic");
+        gone.resolve_chains(other.map(|method| u8::try_from(method).expect("few methods")));
         let shard = self.write(&dataset, &work, &gone)?;
         let mut manifest =
             Manifest::new(DatasetKind::Duplicates, &dataset_schema(), fingerprint, config);
+        if let Some(counts) = work.embeddings.get() {
+            manifest.config["embeddings"] = counts.clone();
+        }
         manifest.parents = parents.to_vec();
         manifest.parents.push(parent(&work.signatures));
         let n = gone.0.len() as u64;
@@ -590,6 +611,10 @@ impl Methods {
                     "signature",
                 )?;
                 gone.add(self.verify(work, &members, number)?);
+                return Ok(());
+            }
+            "semantic" => {
+                gone.add(semantic::find(work, &self.semantic, &removed, number)?);
                 return Ok(());
             }
             other => unreachable!("`{other}` is registered but not planned"),

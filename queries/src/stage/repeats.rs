@@ -25,6 +25,7 @@ use shard::Dataset;
 use shard::dataset::Snapshot;
 use shard::manifest::{Counts, Manifest, Shard};
 use shard::schema::{DatasetKind, ID_BYTES};
+use shard::tokenizer::{Tokenizer, TokenizerSpec};
 use shard::writer::ShardWriter;
 
 use super::tokens::{Id, Reasons, id, open_columns, read_columns, removed};
@@ -72,7 +73,8 @@ impl Methods {
         for kind in dedup.methods.iter().filter_map(|name| dedup::kind(name)) {
             if let Finds::Spans(build) = kind.finds {
                 let table = job.method_config(kind.name)?.cloned().unwrap_or_default();
-                methods.push(Method { name: kind.name, finder: build(&table)?.into() });
+                let finder = build(&table, &|path| tokenizer(job, path))?;
+                methods.push(Method { name: kind.name, finder: finder.into() });
             }
         }
         let (min_chars_left, report_only) = (dedup.min_chars_left, dedup.report_only);
@@ -152,6 +154,27 @@ impl Methods {
             staging.remove()?;
         }
         Ok(snapshot)
+    }
+}
+
+/// The tokenizer at `path`, or that of the job, for a method that counts tokens.
+fn tokenizer(job: &LoadedJob, path: Option<&str>) -> dedup::Result<Arc<Tokenizer>> {
+    let refuse = |message: String| dedup::Error::Config {
+        method: "substring",
+        message,
+        hint: "name a file: `substring = { min_tokens = 50, tokenizer = \"tokenizer.json\" }`"
+            .to_owned(),
+    };
+    let shard = job.job.shard.as_ref().map(|shard| shard.tokenizer.as_str());
+    let Some(spec) = path.or(shard) else {
+        let message = "`min_tokens` needs a tokenizer, and the job has no `[shard]`";
+        return Err(refuse(message.to_owned()));
+    };
+    match TokenizerSpec::parse(spec)? {
+        TokenizerSpec::Path(path) => Ok(Arc::new(Tokenizer::load(&job.resolve(path))?)),
+        TokenizerSpec::Train { .. } => Err(refuse(format!(
+            "`min_tokens` needs a tokenizer, and `{spec}` is trained when spans have been cut"
+        ))),
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn hide_special(
                 let Some(text) = piece.get(0).and_then(Value::as_str) else { continue };
                 if let Some(name) = name(text) {
                     piece[0] = Value::from(name);
-                } else if bytes && is_byte(text) {
+                } else if bytes && byte(text).is_some() {
                     piece[1] = Value::from(BYTE_SCORE);
                 }
             }
@@ -103,7 +103,8 @@ pub(super) fn complete_bytes(json: &mut Value, n_vocabulary: u32) -> usize {
     n
 }
 
-fn is_byte_level(pre_tokenizer: &Value) -> bool {
+/// Whether words are spelled byte by byte.
+pub(super) fn is_byte_level(pre_tokenizer: &Value) -> bool {
     let members = pre_tokenizer.get("pretokenizers").and_then(Value::as_array);
     pre_tokenizer["type"] == "ByteLevel"
         || members.is_some_and(|members| members.iter().any(is_byte_level))
@@ -140,8 +141,8 @@ fn merged(json: &Value, special: &BTreeMap<String, u32>) -> HashSet<String> {
     merged
 }
 
-/// Whether `piece` is `<0x00>` to `<0xFF>`.
-fn is_byte(piece: &str) -> bool {
-    let digits = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-    digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
+/// The byte that a piece is, `<0x00>` to `<0xFF>`.
+pub(super) fn byte(piece: &str) -> Option<u8> {
+    let digits = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'))?;
+    u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
 }

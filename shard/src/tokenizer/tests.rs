@@ -206,6 +206,59 @@ fn appends_to_what_is_there() {
     assert_eq!(ids[1..], encode(&tokenizer, "the"));
 }
 
+/// The ends of tokens, checked for tiling `text`.
+fn ends(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let (mut ids, mut ends) = (Vec::new(), Vec::new());
+    tokenizer.encode_with_ends(text, &mut ids, &mut ends).unwrap();
+    assert_eq!(ids, encode(tokenizer, text), "{tokenizer:?}: {text:?}");
+    assert_eq!(ids.len(), ends.len());
+    assert!(ends.is_sorted());
+    if !ids.is_empty() {
+        assert_eq!(ends.last().copied(), u32::try_from(text.len()).ok());
+    }
+    ends
+}
+
+#[test]
+fn tokens_end_where_the_stable_implementation_says() {
+    let Some(shakespeare) = data(TINY_SHAKESPEARE) else { return };
+    let text = fs::read_to_string(shakespeare).unwrap();
+    let mut hostile = injections().unwrap_or_default();
+    hostile.extend(encodings().unwrap_or_default().into_iter().map(|case| case.text));
+    if let Some(path) = data("conformance/strings/blns.json") {
+        hostile.extend(serde_json::from_slice::<Vec<String>>(&fs::read(path).unwrap()).unwrap());
+    }
+    for (name, tokenizer) in reference::all() {
+        let oracle = oracle(&tokenizer);
+        let mut n = 0;
+        for text in text.split_inclusive("\n\n").step_by(40) {
+            let ends = ends(&tokenizer, text);
+            let expected = oracle.encode(text, false).unwrap();
+            for (end, offsets) in ends.iter().zip(expected.get_offsets().iter().skip(1)) {
+                // A blank that a token begins with counts or does not: that is a setting of offsets.
+                let (end, start) = (*end as usize, offsets.0);
+                let between = text[start.min(end)..start.max(end)].trim();
+                assert_eq!(between, "", "{name}: {text:?} {end} {offsets:?}");
+                n += 1;
+            }
+        }
+        // No oracle: in letters of several bytes the offsets of its tokens overlap.
+        hostile.iter().for_each(|text| drop(ends(&tokenizer, text)));
+        println!("{name}: {n} ends agree, {} hostile texts are tiled", hostile.len());
+    }
+}
+
+#[test]
+fn a_text_that_is_normalised_is_tiled_too() {
+    // NFC joins the letter and its accent: 3 bytes become 2, and no token spells the text.
+    let mut json: Value = serde_json::from_slice(trained().to_bytes()).unwrap();
+    json["normalizer"] = json!({ "type": "NFC" });
+    let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes(), "nfc").unwrap();
+    assert_eq!(ends(&tokenizer, "a\u{e9}b"), [1, 2, 3, 4]);
+    let ends = ends(&tokenizer, "ae\u{301}b");
+    assert_eq!((ends[0], ends[ends.len() - 2], ends[ends.len() - 1]), (1, 4, 5));
+}
+
 #[test]
 fn threads_agree() {
     let tokenizer = trained();
