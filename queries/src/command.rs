@@ -91,7 +91,7 @@ enum Verb {
         /// The corpus that is searched for the document.
         #[arg(long, default_value = "corpus")]
         corpus: PathBuf,
-        /// Print the document's record as its source read it, before any step.
+        /// Print the document's record as it stands in its file, inflated; with `--json` also the text that its source read.
         #[arg(long)]
         raw: bool,
         /// The job that made the corpus, for `--raw`: its paths begin in its folder [default: the folder of the corpus].
@@ -535,9 +535,18 @@ async fn raw(
     };
     let ctx = catalog::open(&corpus, Limits { threads, ..Limits::standard() }).await?;
     let record = record::read(&ctx, &corpus, &folder, id).await?;
-    match is_json {
-        true => print_json(&record),
-        false => print(&record.text),
+    if is_json {
+        return print_json(&record);
+    }
+    match record.raw {
+        Some(bytes) => print_bytes(&bytes),
+        None => Err(Error::Shard(shard::Error::Missing {
+            what: format!("the bytes of `{}`", record.locator),
+            hint: match record.reject {
+                Some(reason) => format!("it was not read to its end: `{reason}`"),
+                None => "`--json` shows what was read".to_owned(),
+            },
+        })),
     }
 }
 
@@ -664,7 +673,11 @@ fn pass_on(verb: &str, passed: &Passed, is_json: bool) -> Result<ExitCode> {
 
 /// Prints data; a pipe that was closed is success.
 pub(crate) fn print(text: &str) -> Result<ExitCode> {
-    match io::stdout().write_all(text.as_bytes()) {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<ExitCode> {
+    match io::stdout().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(shard::Error::io("write", "standard output")(error).into())
         }

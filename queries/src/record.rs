@@ -3,18 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray};
+use arrow::datatypes::UInt64Type;
 use arrow::record_batch::RecordBatch;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use datafusion::prelude::SessionContext;
-use ingest::source::{self, SourceFile};
+use ingest::source::{self, Raw, SourceFile};
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use shard::Dataset;
 use shard::dataset::Snapshot;
 use shard::schema::{DatasetKind, REJECT};
 
 use crate::job::SourceConfig;
+use crate::output::{Format, Rows};
 use crate::{Error, Result, shell};
 
-/// A record as its source reads it.
+/// A record as it stands in its file, and as its source reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// Name of the source in the job.
@@ -27,6 +32,21 @@ pub struct Record {
     pub reject: Option<String>,
     /// The text before the first step: HTML as it was served, a line's field, a file.
     pub text: String,
+    /// The record's bytes, inflated where the file is compressed; a row of a columnar file as a line of JSON. In JSON they
+    /// are `raw`, or `raw_base64` where they are no UTF-8. `None` where a reject does not say how many there are.
+    #[serde(flatten, serialize_with = "write_raw")]
+    pub raw: Option<Vec<u8>>,
+}
+
+fn write_raw<S: Serializer>(raw: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let (key, value) = match raw.as_deref().map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+        None => ("raw", None),
+        Some((_, Ok(text))) => ("raw", Some(text.to_owned())),
+        Some((bytes, Err(_))) => ("raw_base64", Some(STANDARD.encode(bytes))),
+    };
+    let mut map = serializer.serialize_map(Some(1))?;
+    map.serialize_entry(key, &value)?;
+    map.end()
 }
 
 #[derive(Deserialize)]
@@ -91,7 +111,6 @@ fn find(snapshot: &Snapshot, folder: &Path, row: Row) -> Result<Record> {
             "name the job file with `--job`: its paths begin in its folder".to_owned(),
         )
     })?;
-    let offset = place.and_then(|place| place.parse::<u64>().ok());
     let was =
         snapshot.manifest.sources.iter().find(|read| read.source == name && read.file == file.name);
     // A repository changes its size when it packs its objects.
@@ -108,11 +127,12 @@ fn find(snapshot: &Snapshot, folder: &Path, row: Row) -> Result<Record> {
             hint: "run the job again, or bring the file back".to_owned(),
         }));
     }
-    // A record that begins at an offset is found there; others by going through the file.
-    let range = offset.filter(|_| reader.is_splittable(&file.name)).map(|at| at..at + 1);
+    let range = place.and_then(|place| reader.range_of(&file, place));
     for batch in reader.open(&file, range)? {
-        if let Some((text, reject)) = text_of(&batch?, &locator) {
-            return Ok(Record { source: name, path: file.path, locator, reject, text });
+        if let Some(found) = Found::in_batch(&batch?, &locator) {
+            let Found { text, reject, bytes } = found;
+            let raw = reader.raw(&file, place, bytes)?.map(bytes_of).transpose()?;
+            return Ok(Record { source: name, path: file.path, locator, reject, text, raw });
         }
     }
     let SourceFile { path, .. } = file;
@@ -122,13 +142,36 @@ fn find(snapshot: &Snapshot, folder: &Path, row: Row) -> Result<Record> {
     ))
 }
 
-/// Returns text and reject of the row with this locator.
-fn text_of(batch: &RecordBatch, locator: &str) -> Option<(String, Option<String>)> {
-    let column = |name: &str| {
-        batch.column_by_name(name).expect("sources give these columns").as_string_view()
+/// The bytes of a record, a row as a line of JSON.
+fn bytes_of(raw: Raw) -> Result<Vec<u8>> {
+    let batch = match raw {
+        Raw::Bytes(bytes) => return Ok(bytes),
+        Raw::Row(batch) => batch,
     };
-    let row = column("locator").iter().position(|found| found == Some(locator))?;
-    let reject = column(REJECT);
-    let reject = reject.is_valid(row).then(|| reject.value(row).to_owned());
-    Some((column("text").value(row).to_owned(), reject))
+    let mut line = Vec::new();
+    let mut rows = Rows::new(Format::Ndjson, None, &batch.schema());
+    rows.write(&batch, &mut line)?;
+    rows.finish(&mut line)?;
+    Ok(line)
+}
+
+/// The row of a record.
+struct Found {
+    text: String,
+    reject: Option<String>,
+    /// Bytes of the record, as far as the source says.
+    bytes: u64,
+}
+
+impl Found {
+    /// Returns the row with this locator.
+    fn in_batch(batch: &RecordBatch, locator: &str) -> Option<Self> {
+        let column = |name: &str| batch.column_by_name(name).expect("sources give these columns");
+        let text = |name: &str| column(name).as_string_view();
+        let row = text("locator").iter().position(|found| found == Some(locator))?;
+        let reject = text(REJECT);
+        let reject = reject.is_valid(row).then(|| reject.value(row).to_owned());
+        let bytes = column("bytes_raw").as_primitive::<UInt64Type>().value(row);
+        Some(Self { text: text("text").value(row).to_owned(), reject, bytes })
+    }
 }

@@ -22,6 +22,8 @@ mod fertility;
 #[cfg(test)]
 mod formats;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod interchange;
 #[cfg(test)]
 mod killed;
@@ -33,13 +35,18 @@ mod mill;
 mod reference;
 #[cfg(test)]
 mod repeats;
+#[cfg(test)]
 mod report;
+#[cfg(test)]
+mod resumed;
 #[cfg(test)]
 mod semantic;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
 mod signatures;
+#[cfg(test)]
+mod sources;
 #[cfg(test)]
 mod takedown;
 #[cfg(test)]

@@ -76,6 +76,9 @@ fn every_document_leads_back_to_the_record_that_it_was() {
         (text("id"), text("locator"), text("url"))
     };
     let raw = |id: &str| mill.ok(&["inspect", id, "--raw"]);
+    let json = |id: &str| -> Value {
+        serde_json::from_str(&mill.ok(&["inspect", id, "--raw", "--json"])).unwrap()
+    };
     for kind in ["book", "code"] {
         let (id, locator, _) = row(&format!("kind = '{kind}'"));
         assert_eq!(raw(&id), fs::read_to_string(mill.path(&locator)).unwrap(), "{locator}");
@@ -85,13 +88,18 @@ fn every_document_leads_back_to_the_record_that_it_was() {
         let page = url.strip_prefix("http://site.test/").unwrap();
         let served =
             fs::read_to_string(crate::mill::root().join("examples/demo/site").join(page)).unwrap();
-        assert_eq!(raw(&id), served, "{locator}");
+        let record = raw(&id);
+        assert!(record.starts_with("WARC/1.1\r\nWARC-Type: response\r\n"), "{locator}: {record}");
+        assert!(record.ends_with(&format!("\r\n\r\n{served}")), "{locator}: {record}");
+        assert_eq!(json(&id)["text"], served);
     }
     let (id, locator, _) = row("locator like 'salad.jsonl#%'");
     let offset: usize = locator.rsplit_once('#').unwrap().1.parse().unwrap();
     let file = fs::read_to_string(mill.path("salad.jsonl")).unwrap();
-    let line: Value = serde_json::from_str(file[offset..].lines().next().unwrap()).unwrap();
-    assert_eq!(raw(&id), line["text"].as_str().unwrap(), "{locator}");
+    let line = file[offset..].lines().next().unwrap();
+    assert_eq!(raw(&id), format!("{line}\n"), "{locator}");
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(json(&id)["text"], line["text"]);
 
     let unknown = mill.run(&["inspect", &"0".repeat(32), "--raw"]);
     assert_eq!(unknown.status.code(), Some(2));

@@ -1,5 +1,6 @@
 //! Turns HTML pages into their main text.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, MapArray, StringArray, StringViewBuilder};
@@ -92,7 +93,12 @@ impl Modifier for ExtractHtml {
 
 fn extract(html: &str, config: Config) -> Page {
     let links = config.links && config.format == Format::Markdown;
-    let Some(mut tree) = Tree::parse(html, links) else {
+    // Browsers leave out the zero characters of a text.
+    let html = match memchr::memchr(0, html.as_bytes()) {
+        Some(_) => Cow::Owned(html.replace('\0', "")),
+        None => Cow::Borrowed(html),
+    };
+    let Some(mut tree) = Tree::parse(&html, links) else {
         return Page { reason: Some("too_many_nodes"), ..Page::default() };
     };
     let selection = match config.mode {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::jsonl::Columns;
 use super::parquet::{self, Fields};
-use super::{DocumentStream, Source, SourceFile, SourceKind, compressed, config};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, compressed, config};
 use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {
@@ -101,6 +101,28 @@ impl Source for Arrow {
             table.check_columns()?;
         }
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), table))
+    }
+
+    fn raw(&self, file: &SourceFile, place: Option<&str>, _bytes: u64) -> Result<Option<Raw>> {
+        let row = place.and_then(|place| place.parse::<usize>().ok());
+        let Some(mut row) = row else { return Ok(None) };
+        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let opened = compressed::open(handle).map_err(Error::io("read", &file.path))?;
+        let mut messages = Messages {
+            input: opened.input,
+            decoder: StreamDecoder::new(),
+            batch_bytes_max: self.config.batch_bytes_max,
+            is_padding: false,
+        };
+        // The decoder panics on some damaged messages.
+        let mut next = || catch_unwind(AssertUnwindSafe(|| messages.next())).ok()?.ok()?;
+        while let Some(batch) = next() {
+            match row.checked_sub(batch.num_rows()) {
+                Some(rest) => row = rest,
+                None => return Ok(Some(Raw::Row(batch.slice(row, 1)))),
+            }
+        }
+        Ok(None)
     }
 }
 

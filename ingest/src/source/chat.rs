@@ -95,6 +95,13 @@ impl Source for ChatSource {
             Reader { file: file.clone(), config: self.config.clone(), items, row: Vec::new() };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
     }
+
+    /// Rows of an array have no range of their own, whatever the file is called.
+    fn range_of(&self, file: &SourceFile, place: &str) -> Option<Range<u64>> {
+        let array = Array::open(File::open(&file.path).ok()?, &(0..u64::MAX)).ok()?;
+        let at = place.split('/').next()?.parse().ok()?;
+        (array.is_none() && self.is_splittable(&file.name)).then_some(at..at + 1)
+    }
 }
 
 enum Items {
@@ -126,7 +133,12 @@ impl Rows for Reader {
             }
             Items::Array(array) => {
                 let read = array.read(&mut self.row, limit);
-                (read, array.start(), array.offset() - array.start())
+                // Blanks behind an element are not its own.
+                let bytes = match &read {
+                    Ok(Element::Whole) => self.row.trim_ascii_end().len() as u64,
+                    _ => array.offset() - array.start(),
+                };
+                (read, array.start(), bytes)
             }
         };
         let locator = format!("{}#{offset}", self.file.name);

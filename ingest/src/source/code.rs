@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::text::WholeFile;
-use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, charset, config, raw};
 use crate::Result;
 
 use archive::Archive;
@@ -180,6 +180,13 @@ impl Source for Code {
             Loose { reader, rules: self.config.rules.clone(), licenses: self.licenses.clone() };
         Ok(batch::stream(rows, file))
     }
+
+    fn raw(&self, file: &SourceFile, place: Option<&str>, bytes: u64) -> Result<Option<Raw>> {
+        match place {
+            Some(place) => archive::raw(file, place, bytes),
+            None => raw::stored(file).map(Some),
+        }
+    }
 }
 
 /// A file on disk.
@@ -301,7 +308,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();
-        testing::conforms(&*testing::build(&KIND, config), &testing::file(&path), &[900])
+        let (source, file) = (testing::build(&KIND, config), testing::file(&path));
+        let rows = testing::conforms(&*source, &file, &[900]);
+        for row in rows.iter().filter(|row| row.reject.is_none()) {
+            assert_eq!(testing::raw(&*source, &file, row).unwrap(), row.text.as_bytes(), "{name}");
+        }
+        rows
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 /// First bytes of a Zstandard frame.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Logarithm of the largest Zstandard window, as the `zstd` command has it without `--long`.
-const WINDOW_LOG_MAX: u32 = 27;
+pub(super) const WINDOW_LOG_MAX: u32 = 27;
 
 /// The bytes of a file, inflated if it is gzip or Zstandard.
 pub(super) struct Compressed {
@@ -28,6 +28,11 @@ pub(super) fn is_compressed(head: &[u8]) -> bool {
 
 /// Opens `file`, which is at its start; its first bytes tell how it is compressed.
 pub(super) fn open(file: File) -> io::Result<Compressed> {
+    open_long(file, WINDOW_LOG_MAX)
+}
+
+/// The same with Zstandard windows of `1 << window_log_max` bytes, at most: a decoder takes as much memory.
+pub(super) fn open_long(file: File, window_log_max: u32) -> io::Result<Compressed> {
     let mut input = BufReader::with_capacity(READ_BYTES, file);
     let head = input.fill_buf()?;
     let (is_gzip, is_zstd) = (head.starts_with(&inflate::MAGIC), head.starts_with(&ZSTD));
@@ -36,7 +41,7 @@ pub(super) fn open(file: File) -> io::Result<Compressed> {
         (Box::new(BufReader::with_capacity(READ_BYTES, decoder)), Some("bad_gzip"))
     } else if is_zstd {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-        decoder.window_log_max(WINDOW_LOG_MAX)?;
+        decoder.window_log_max(window_log_max)?;
         (Box::new(BufReader::with_capacity(READ_BYTES, decoder)), Some("bad_zstd"))
     } else {
         (Box::new(input), None)

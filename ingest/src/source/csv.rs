@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::compressed::{self, LIMIT, Limited};
 use super::jsonl::Columns;
-use super::{DocumentStream, Source, SourceFile, SourceKind, config, date};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, config, date, raw};
 use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {
@@ -120,6 +120,20 @@ impl Source for Csv {
             table.read_header()?;
         }
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), table))
+    }
+
+    fn raw(&self, file: &SourceFile, place: Option<&str>, bytes: u64) -> Result<Option<Raw>> {
+        let found = raw::inflated(file, place, bytes)?;
+        // The reader counts the line feed of a line end, and empty lines, to the row after it.
+        Ok(found.map(|found| match found {
+            Raw::Bytes(bytes) => {
+                let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+                let start = bytes.iter().take_while(|byte| is_end(byte)).count();
+                let end = bytes.iter().rposition(|byte| !is_end(byte)).map_or(start, |at| at + 1);
+                Raw::Bytes(bytes[start..end].to_vec())
+            }
+            row @ Raw::Row(_) => row,
+        }))
     }
 }
 
@@ -285,6 +299,18 @@ mod tests {
         assert_eq!((rows[0].value("id"), rows[0].locator.as_str()), (Some("1"), "a.csv#16"));
         assert_eq!(rows[1].reject.as_deref(), Some("no_text"));
         assert_eq!(rows[2].reject.as_deref(), Some("wrong_field_count"));
+    }
+
+    #[test]
+    fn leads_back_to_the_bytes_of_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        fs::write(&path, "id,text\r\n1,\"a\r\nb\"\r\n\r\n2,c").unwrap();
+        let (source, file) = (testing::build(&KIND, ""), testing::file(&path));
+        let rows = testing::read(&*source, &file, None);
+        let raw = |row: &Row| testing::raw(&*source, &file, row).unwrap();
+        assert_eq!(raw(&rows[0]), b"1,\"a\r\nb\"");
+        assert_eq!(raw(&rows[1]), b"2,c");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use zip::result::ZipError;
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::prose::Style;
 use super::xml::Tree;
-use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, charset, config, date, raw};
 use crate::modifier::extract_html;
 use crate::prose::Prose;
 use crate::{Error, Result};
@@ -74,6 +74,10 @@ impl Source for Epub {
         let book =
             Book { file: file.clone(), handle: is_mine.then_some(handle), config: self.config };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), book))
+    }
+
+    fn raw(&self, file: &SourceFile, _place: Option<&str>, _bytes: u64) -> Result<Option<Raw>> {
+        raw::stored(file).map(Some)
     }
 }
 
@@ -543,6 +547,7 @@ mod tests {
             }
             eprintln!("{}: {expected}: {reason:?}, {:?}", case.name, row.text);
         }
+        assert_eq!(cases.len(), 12);
         eprintln!("judged {} packages", cases.len());
     }
 

@@ -242,6 +242,29 @@ mod tests {
     }
 
     #[test]
+    fn takes_the_shards_of_a_hugging_face_dataset_all_or_by_split() {
+        let folder = tree(&[
+            "d/.gitattributes",
+            "d/.cache/huggingface/x.parquet",
+            "d/README.md",
+            "d/data/test-00000-of-00001.parquet",
+            "d/data/train-00000-of-00002.parquet",
+            "d/data/train-00001-of-00002.parquet",
+            "d/en/validation/0000.parquet",
+        ]);
+        let all = names("parquet", "d", folder.path());
+        let shards = [
+            "d/data/test-00000-of-00001.parquet",
+            "d/data/train-00000-of-00002.parquet",
+            "d/data/train-00001-of-00002.parquet",
+            "d/en/validation/0000.parquet",
+        ];
+        assert_eq!(all, shards);
+        assert_eq!(names("parquet", "d/**/train*.parquet", folder.path()), shards[1..3]);
+        assert_eq!(names("parquet", "d/**/{train,test}-*", folder.path()), shards[..3]);
+    }
+
+    #[test]
     fn passes_over_hidden_files_and_build_output() {
         let folder = tree(&["r/.git/x.rs", "r/target/y.rs", "r/src/z.rs", "r/node_modules/m.js"]);
         assert_eq!(names("code", "r", folder.path()), ["r/src/z.rs"]);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::code::{LICENSE_BYTES_MAX, Licenses, Module, Rules, is_license_file};
-use super::{DocumentStream, Source, SourceFile, SourceKind, config};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, config, raw};
 use crate::{Error, Result};
 
 use objects::Id;
@@ -125,6 +125,16 @@ impl Source for Git {
             state: if is_mine { State::Unopened } else { State::Done },
         };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), tree))
+    }
+
+    fn raw(&self, file: &SourceFile, place: Option<&str>, _bytes: u64) -> Result<Option<Raw>> {
+        let id = place.and_then(|place| Id::from_hex(place.split(':').next()?));
+        let Some(id) = id else { return Ok(None) };
+        let content = Repository::open(&file.path)?.read(id, raw::BYTES_MAX);
+        Ok(match content {
+            Content::Bytes(bytes) => Some(Raw::Bytes(bytes)),
+            Content::Refused(..) => None,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A file as a stream of bytes, inflated if need be, that knows where it is: plain, gzip, Zstandard, bzip2.
+//! A file as a stream of bytes, inflated if need be, that knows where it is: plain, gzip, Zstandard, bzip2, 7z.
 
 use std::fmt;
 use std::fs::File;
@@ -8,13 +8,14 @@ use std::ops::Range;
 use bzip2::{Decompress, Status};
 
 use super::compressed::{self, READ_BYTES};
+use super::sevenz;
 
 /// Where a byte is: in the file, or in what was inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Where the bzip2 stream begins in the file; 0 of other files.
     pub(super) stream: u64,
-    /// Bytes before it in the plain file, in what gzip or Zstandard inflated, or in its bzip2 stream.
+    /// Bytes before it in the plain file, in what gzip, Zstandard or 7z inflated, or in its bzip2 stream.
     pub(super) offset: u64,
     has_streams: bool,
 }
@@ -72,7 +73,7 @@ pub(super) enum Filled {
 pub(super) struct Input {
     inner: Inner,
     offset: u64,
-    /// Where the range ends; in the file, so it says nothing of gzip and Zstandard.
+    /// Where the range ends; in the file, so it says nothing of gzip, Zstandard and 7z.
     end: u64,
     is_over: bool,
 }
@@ -86,19 +87,31 @@ enum Inner {
 impl Input {
     /// Opens `file` at the beginning of `range`.
     ///
-    /// A gzip or Zstandard file is all in the range that holds its first byte, a bzip2 stream in the one it begins in.
-    pub(super) fn open(mut file: File, range: &Range<u64>) -> io::Result<Self> {
-        let mut head = Vec::with_capacity(4);
-        (&mut file).take(4).read_to_end(&mut head)?;
+    /// A gzip, Zstandard or 7z file is all in the range that holds its first byte, a bzip2 stream in the one it begins in.
+    pub(super) fn open(file: File, range: &Range<u64>) -> io::Result<Self> {
+        Self::open_long(file, range, compressed::WINDOW_LOG_MAX)
+    }
+
+    /// The same with Zstandard windows of `1 << window_log_max` bytes, at most.
+    pub(super) fn open_long(
+        mut file: File,
+        range: &Range<u64>,
+        window_log_max: u32,
+    ) -> io::Result<Self> {
+        let mut head = Vec::with_capacity(sevenz::MAGIC.len());
+        (&mut file).take(sevenz::MAGIC.len() as u64).read_to_end(&mut head)?;
         let is_bzip2 = Bzip2::is_start(&head);
-        let is_inflated = compressed::is_compressed(&head);
+        let is_sevenz = head == sevenz::MAGIC;
+        let is_inflated = is_sevenz || compressed::is_compressed(&head);
         // Whoever has the first byte of an inflated file reads all of it.
         let is_mine = !range.is_empty() && (!is_inflated || range.start == 0);
         let end = if is_inflated { u64::MAX } else { range.end };
         let start = if is_inflated { 0 } else { range.start };
         file.seek(SeekFrom::Start(start))?;
-        let inner = if is_inflated {
-            let opened = compressed::open(file)?;
+        let inner = if is_sevenz {
+            Inner::Inflated { input: sevenz::open(file)?, damage: "bad_7z", is_damaged: false }
+        } else if is_inflated {
+            let opened = compressed::open_long(file, window_log_max)?;
             let Some(damage) = opened.damage else {
                 return Err(io::Error::other("the file changed while it was opened"));
             };

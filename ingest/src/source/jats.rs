@@ -8,7 +8,7 @@ use super::batch::BatchBuilder;
 use super::paper::{self, Format, Paper, iso_date};
 use super::prose::Style;
 use super::xml::Tree;
-use super::{DocumentStream, Source, SourceFile, SourceKind, config};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, config};
 use crate::Result;
 use crate::prose::Prose;
 
@@ -60,6 +60,10 @@ impl Source for Jats {
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
         let rows = BatchBuilder::new(&self.name, &self.kind);
         paper::open(rows, Articles(self.config), file, range, self.config.article_bytes_max)
+    }
+
+    fn raw(&self, file: &SourceFile, place: Option<&str>, bytes: u64) -> Result<Option<Raw>> {
+        paper::raw(file, place, bytes, self.config.article_bytes_max)
     }
 }
 
@@ -355,7 +359,7 @@ mod tests {
             (row.url.as_deref(), row.date),
             (Some("https://doi.org/10.1/x"), Some(1_517_616_000))
         );
-        assert_eq!(row.locator, "a.nxml");
+        assert_eq!(row.locator, "a.nxml#0");
         let rows = read(ARTICLE, "keep_captions = false");
         assert!(rows[0].text.ends_with("$$x^2$$"), "{}", rows[0].text);
         let rows = read(ARTICLE, "keep_tables = true");

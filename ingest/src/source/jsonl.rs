@@ -327,6 +327,7 @@ mod tests {
             }
             eprintln!("{}: {good} good, {reasons:?}", case.name);
         }
+        assert_eq!(cases.len(), 23);
         eprintln!("judged {judged} of {} files", cases.len());
     }
 
@@ -377,6 +378,22 @@ mod tests {
         assert_eq!(texts, strings);
         let empty = rows.iter().filter(|row| row.reject.as_deref() == Some("no_text")).count();
         assert_eq!(empty, strings.iter().filter(|text| text.is_empty()).count());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_costs_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        // The default limit is 64 MiB.
+        let long = format!("{{\"text\": \"{}\"}}", "x".repeat(64 << 20));
+        let bytes = ["{\"text\": \"before\"}", &long, "{\"text\": \"after\"}"].join("\n");
+        fs::write(&path, &bytes).unwrap();
+        let rows = testing::read(&*testing::build(&KIND, ""), &testing::file(&path), None);
+        let found: Vec<_> =
+            rows.iter().map(|row| (row.text.as_str(), row.reject.as_deref())).collect();
+        let expected = [("before", None), ("", Some("line_too_long")), ("after", None)];
+        assert_eq!(found, expected);
+        assert_eq!(rows[1].bytes_raw, long.len() as u64 + 1);
     }
 
     #[test]

@@ -389,6 +389,7 @@ mod tests {
             assert!(rows[0].reject.is_some(), "{}: {}", case.name, rows[0].text);
             eprintln!("{}: {:?}", case.name, rows[0].reject);
         }
+        assert_eq!(cases.len(), 15);
         eprintln!("judged {} archives", cases.len());
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::SourceFile;
 use super::batch::{BatchBuilder, Record};
+use super::compressed::WINDOW_LOG_MAX;
 use super::input::{Filled, Input};
 use crate::{Error, Result};
 
@@ -28,7 +29,10 @@ pub(super) enum Line {
 
 impl Lines {
     pub(super) fn open(file: File, range: &Range<u64>) -> io::Result<Self> {
-        let mut input = Input::open(file, &(0..u64::MAX))?;
+        Self::of(Input::open(file, &(0..u64::MAX))?, range)
+    }
+
+    fn of(mut input: Input, range: &Range<u64>) -> io::Result<Self> {
         if !input.is_plain() {
             return Ok(Self { input, end: super::whole_or_none(Some(range)).end, damage: None });
         }
@@ -38,6 +42,11 @@ impl Lines {
             skip_line(&mut input)?;
         }
         Ok(Self { input, end: if range.is_empty() { 0 } else { range.end }, damage: None })
+    }
+
+    /// Whether the bytes are those of the file.
+    pub(super) fn is_plain(&self) -> bool {
+        self.input.is_plain()
     }
 
     /// Bytes before the next line: in the file, or in what was inflated.
@@ -97,9 +106,21 @@ impl LineRecords {
         range: Option<Range<u64>>,
         line_bytes_max: usize,
     ) -> Result<Self> {
+        Self::open_long(file, range, line_bytes_max, WINDOW_LOG_MAX)
+    }
+
+    /// The same with Zstandard windows of `1 << window_log_max` bytes, at most.
+    pub(super) fn open_long(
+        file: &SourceFile,
+        range: Option<Range<u64>>,
+        line_bytes_max: usize,
+        window_log_max: u32,
+    ) -> Result<Self> {
         let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
         let range = range.unwrap_or(0..u64::MAX);
-        let lines = Lines::open(handle, &range).map_err(Error::io("read", &file.path))?;
+        let lines = Input::open_long(handle, &(0..u64::MAX), window_log_max)
+            .and_then(|input| Lines::of(input, &range))
+            .map_err(Error::io("read", &file.path))?;
         Ok(Self { file: file.clone(), lines, line: Vec::new(), line_bytes_max })
     }
 

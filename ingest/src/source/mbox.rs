@@ -2,8 +2,11 @@
 //!
 //! A message begins at a line `From ` at the start of the file or after an empty line. What it answers stands in the metadata
 //! (`in_reply_to`, `references`), so threads can be joined later. Attachments are counted and left out.
+//!
+//! A range of a plain file begins at the first such line in it; what precedes the first one of the file is the first range's.
 
 use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 
 use mail_parser::{HeaderValue, Message, MessageParser};
@@ -64,32 +67,71 @@ struct Mbox {
 }
 
 impl Source for Mbox {
-    fn is_splittable(&self, _name: &str) -> bool {
-        // Whether `From ` begins a message is told by the line before it.
-        false
+    fn is_splittable(&self, name: &str) -> bool {
+        ![".gz", ".zst", ".bz2"].iter().any(|end| name.ends_with(end))
     }
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
-        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
-        let range = super::whole_or_none(range.as_ref());
-        let lines = Lines::open(handle, &range).map_err(Error::io("read", &file.path))?;
+        let open = || File::open(&file.path).map_err(Error::io("open", &file.path));
+        let read = || Error::io("read", &file.path);
+        let range = range.unwrap_or(0..u64::MAX);
+        // The last message of a range may end in a later one.
+        let end = if range.is_empty() { range.start } else { u64::MAX };
+        let lines = Lines::open(open()?, &(range.start..end)).map_err(read())?;
+        let is_inside = lines.is_plain() && lines.offset() > 0;
+        let is_after_empty =
+            !is_inside || is_empty_before(open()?, lines.offset()).map_err(read())?;
         let reader = Messages {
             file: file.clone(),
             config: self.config.clone(),
+            end: if lines.is_plain() { range.end } else { u64::MAX },
             lines,
             line: Vec::new(),
             message: Vec::new(),
             bytes: 0,
             start: None,
-            is_after_empty: true,
+            is_after_empty,
+            is_before_first: is_inside,
         };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
     }
+
+    /// Text before the first line `From ` belongs to the range with the first byte.
+    fn range_of(&self, file: &SourceFile, place: &str) -> Option<Range<u64>> {
+        let at = place.parse().ok().filter(|_| self.is_splittable(&file.name))?;
+        let mut handle = File::open(&file.path).ok()?;
+        handle.seek(SeekFrom::Start(at)).ok()?;
+        let mut head = [0; 5];
+        let is_message = handle.read_exact(&mut head).is_ok() && head == *b"From ";
+        Some(if is_message { at..at + 1 } else { 0..1 })
+    }
+}
+
+/// Whether the line that ends before `offset` of `file` is empty.
+fn is_empty_before(mut file: File, offset: u64) -> io::Result<bool> {
+    const STEP: u64 = 4096;
+    let mut end = offset.saturating_sub(1);
+    let mut bytes = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(STEP);
+        file.seek(SeekFrom::Start(start))?;
+        bytes.clear();
+        (&mut file).take(end - start).read_to_end(&mut bytes)?;
+        if let Some(byte) =
+            bytes.iter().rfind(|byte| **byte == b'\n' || !byte.is_ascii_whitespace())
+        {
+            return Ok(*byte == b'\n');
+        }
+        end = start;
+    }
+    Ok(true)
 }
 
 struct Messages {
     file: SourceFile,
     config: Config,
+    /// Where messages of later ranges begin.
+    end: u64,
     lines: Lines,
     line: Vec<u8>,
     /// The message so far, without its first line and the `>` before `From `.
@@ -99,13 +141,20 @@ struct Messages {
     /// Where it begins.
     start: Option<u64>,
     is_after_empty: bool,
+    /// Whether the lines so far belong to a message of an earlier range.
+    is_before_first: bool,
 }
 
 impl Rows for Messages {
     fn read(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
         let offset = self.lines.offset();
+        if self.is_before_first && offset >= self.end {
+            return Ok(false);
+        }
         let read = self.lines.read(&mut self.line, self.config.message_bytes_max);
-        match read.map_err(Error::io("read", &self.file.path))? {
+        let read = read.map_err(Error::io("read", &self.file.path))?;
+        let mut is_empty = self.line.trim_ascii().is_empty();
+        match read {
             Line::End => {
                 self.end_message(None, rows);
                 return Ok(false);
@@ -115,12 +164,21 @@ impl Rows for Messages {
                 self.end_message(Some(reason), rows);
                 return Ok(true);
             }
-            Line::TooLong => {}
             Line::Whole if self.is_after_empty && self.line.starts_with(b"From ") => {
                 self.end_message(None, rows);
+                if offset >= self.end {
+                    return Ok(false);
+                }
                 self.start = Some(offset);
-                self.line.clear();
+                self.is_before_first = false;
             }
+            Line::TooLong => {
+                is_empty = false;
+                if !self.is_before_first {
+                    self.start.get_or_insert(offset);
+                }
+            }
+            Line::Whole if self.is_before_first => {}
             Line::Whole => {
                 // mboxrd: a `>` was put before each `From ` of the text, also before those that had one.
                 let marks = self.line.iter().take_while(|&&byte| byte == b'>').count();
@@ -130,8 +188,11 @@ impl Rows for Messages {
                 self.message_line(offset);
             }
         }
-        self.is_after_empty = self.line.trim_ascii().is_empty();
-        self.bytes += self.lines.offset() - offset;
+        self.is_after_empty = is_empty;
+        // Empty lines before the first message are nobody's.
+        if self.start.is_some() {
+            self.bytes += self.lines.offset() - offset;
+        }
         Ok(true)
     }
 }
@@ -241,6 +302,8 @@ fn ids(header: &HeaderValue<'_>) -> Option<String> {
 mod tests {
     use std::fs;
 
+    use proptest::prelude::*;
+
     use super::super::testing::{self, Row};
     use super::KIND;
 
@@ -302,5 +365,29 @@ mod tests {
             .map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n"))
             .collect();
         assert_eq!(rows(format!("From a\n{deep}").as_bytes(), "").len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_of_any_size_tile_a_file(
+            lines in proptest::collection::vec(
+                prop_oneof!["From [a-z]{0,9}\n", "[ \t]{0,3}\r?\n", "[A-Z]: [a-z]{1,9}\n\n", ">{0,2}From [a-z]{0,30}\n"],
+                0..40,
+            ),
+            cuts in proptest::collection::vec(any::<u16>(), 0..6),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a.mbox");
+            fs::write(&path, lines.concat()).unwrap();
+            let rows = testing::conforms(&*testing::build(&KIND, ""), &testing::file(&path), &cuts);
+            let mut end = 0;
+            for row in &rows {
+                let start: u64 = row.locator.strip_prefix("a.mbox#").unwrap().parse().unwrap();
+                prop_assert!(start >= end);
+                end = start + row.bytes_raw;
+            }
+            // The messages are all there is but empty lines before the first.
+            prop_assert!(rows.is_empty() || end == lines.concat().len() as u64);
+        }
     }
 }

@@ -26,10 +26,10 @@ use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {
     name: "mediawiki",
-    summary: "articles of MediaWiki XML dumps (Wikipedia), plain, gzip, bzip2 or Zstandard, their wikitext as plain text",
+    summary: "articles of MediaWiki XML dumps (Wikipedia), plain, gzip, bzip2, Zstandard or 7z, their wikitext as plain text",
     source: "MediaWiki export schema 0.10 and 0.11; help pages and parser tests of MediaWiki",
     document_kind: "encyclopedia",
-    patterns: &["*.xml", "*.xml.gz", "*.xml.bz2", "*.xml.zst"],
+    patterns: &["*.xml", "*.xml.gz", "*.xml.bz2", "*.xml.zst", "*.xml.7z"],
     default_config: config::defaults::<Config>,
     build: |name, kind, table| {
         Ok(Box::new(MediaWiki {
@@ -74,7 +74,7 @@ struct MediaWiki {
 
 impl Source for MediaWiki {
     fn is_splittable(&self, name: &str) -> bool {
-        !name.ends_with(".gz") && !name.ends_with(".zst")
+        ![".gz", ".zst", ".7z"].iter().any(|end| name.ends_with(end))
     }
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
@@ -180,6 +180,9 @@ impl Site {
     }
 }
 
+/// Bytes of the tags around a page.
+const TAGS_BYTES: usize = "<page></page>".len();
+
 struct Pages {
     file: SourceFile,
     config: Config,
@@ -207,15 +210,17 @@ impl Rows for Pages {
         self.page.clear();
         let limit = self.config.page_bytes_max;
         let end = markup::read_to(&mut self.input, b"</page>", limit, &mut self.page);
-        let bytes = self.page.len();
+        let bytes = ("<page>".len() + self.page.len()) as u64;
         match end.map_err(Error::io("read", path))? {
             markup::End::Found => self.push(start, rows),
-            markup::End::TooLong(bytes) => self.reject(start, bytes, "too_large", rows),
+            markup::End::TooLong(bytes) => {
+                self.reject(start, TAGS_BYTES as u64 + bytes, "too_large", rows);
+            }
             markup::End::Eof => {
                 self.is_over = true;
-                self.reject(start, bytes as u64, "truncated", rows);
+                self.reject(start, bytes, "truncated", rows);
             }
-            markup::End::Damaged(reason) => self.reject(start, bytes as u64, reason, rows),
+            markup::End::Damaged(reason) => self.reject(start, bytes, reason, rows),
         }
         Ok(true)
     }
@@ -228,7 +233,6 @@ impl Pages {
     }
 
     fn push(&self, start: Place, rows: &mut BatchBuilder) {
-        const TAGS_BYTES: usize = "<page></page>".len();
         let locator = format!("{}#{start}", self.file.name);
         let bytes_raw = (self.page.len() + TAGS_BYTES) as u64;
         let record = Record { locator: &locator, bytes_raw, ..Record::default() };

@@ -31,7 +31,10 @@ mod paper;
 mod parquet;
 mod pdf;
 mod prose;
+mod raw;
+mod reddit;
 mod s2orc;
+mod sevenz;
 mod stackexchange;
 mod tar;
 mod tei;
@@ -52,6 +55,7 @@ use crate::filter::config;
 
 pub use files::files;
 pub use pdf::pdf_worker;
+pub use raw::Raw;
 
 /// Rows of a batch, at most; a batch also ends at [`BATCH_BYTES_MAX`] of text.
 pub const BATCH_ROWS_MAX: usize = 1024;
@@ -104,6 +108,24 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the file cannot be opened or is of another format.
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream>;
+
+    /// Returns a range for [`Source::open`] in which the record at `place` begins: what its locator has behind the `#`.
+    ///
+    /// `None` when it is found by going through the file.
+    fn range_of(&self, file: &SourceFile, place: &str) -> Option<Range<u64>> {
+        let at = place.split(['+', '/']).next()?.parse().ok()?;
+        self.is_splittable(&file.name).then_some(at..at + 1)
+    }
+
+    /// Returns the record at `place` (without one, the whole file) as it stands in `file`, which has not changed since.
+    ///
+    /// `bytes` is the row's `bytes_raw`. `None` for a reject whose bytes are not known.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the record has more bytes than memory should hold.
+    fn raw(&self, file: &SourceFile, place: Option<&str>, bytes: u64) -> Result<Option<Raw>> {
+        raw::inflated(file, place, bytes)
+    }
 }
 
 /// What is registered of a kind of source.
@@ -141,6 +163,7 @@ pub const KINDS: &[SourceKind] = &[
     mediawiki::KIND,
     parquet::KIND,
     pdf::KIND,
+    reddit::KIND,
     s2orc::KIND,
     stackexchange::KIND,
     tei::KIND,

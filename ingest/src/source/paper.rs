@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::xml::{self, Records, Tree};
-use super::{DocumentStream, SourceFile, date};
+use super::{DocumentStream, Raw, SourceFile, date, raw};
 use crate::{Error, Result};
 
 /// A paper as its format describes it.
@@ -77,6 +77,20 @@ pub(super) fn open(
     Ok(batch::stream(rows, papers))
 }
 
+/// Returns the element at `place` of `file`, in UTF-8 where the file is in another encoding; without a place all of it.
+pub(super) fn raw(
+    file: &SourceFile,
+    place: Option<&str>,
+    bytes: u64,
+    record_bytes_max: u64,
+) -> Result<Option<Raw>> {
+    let Some(place) = place else { return raw::inflated(file, None, bytes) };
+    let Some(start) = place.parse().ok().filter(|_| bytes > 0) else { return Ok(None) };
+    let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+    let opened = xml::open(handle, record_bytes_max).map_err(Error::io("read", &file.path))?;
+    raw::take(opened.input, file, start, bytes).map(|bytes| Some(Raw::Bytes(bytes)))
+}
+
 struct Papers<F> {
     file: SourceFile,
     format: F,
@@ -114,11 +128,7 @@ impl<F: Format> Rows for Papers<F> {
             }
         };
         self.n_papers += 1;
-        let locator = if found.is_root {
-            self.file.name.clone()
-        } else {
-            format!("{}#{}", self.file.name, found.bytes.start)
-        };
+        let locator = format!("{}#{}", self.file.name, found.bytes.start);
         let bytes_raw = found.bytes.end - found.bytes.start;
         let record = Record { locator: &locator, bytes_raw, ..Record::default() };
         match self.format.read(&found.tree) {

@@ -13,12 +13,13 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::jsonl::Columns;
-use super::{DocumentStream, Source, SourceFile, SourceKind, config, date};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, config, date};
 use crate::{Error, Result};
 
 pub(super) const KIND: SourceKind = SourceKind {
@@ -93,6 +94,42 @@ impl Source for Parquet {
         };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
     }
+
+    /// The row group that holds the row.
+    fn range_of(&self, file: &SourceFile, place: &str) -> Option<Range<u64>> {
+        let row = place.parse().ok()?;
+        let found = guarded(|| group_of(&File::open(&file.path).map_err(|_| Damage::File)?, row));
+        let (_, middle, _) = found.ok()?;
+        Some(middle..middle + 1)
+    }
+
+    fn raw(&self, file: &SourceFile, place: Option<&str>, _bytes: u64) -> Result<Option<Raw>> {
+        let Some(row) = place.and_then(|place| place.parse().ok()) else { return Ok(None) };
+        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let read = || {
+            let (group, _, skipped) = group_of(&handle, row)?;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(handle.try_clone()?)?;
+            let mut reader =
+                builder.with_row_groups(vec![group]).with_offset(skipped).with_limit(1).build()?;
+            Ok(reader.next().transpose()?.map(Raw::Row))
+        };
+        Ok(guarded(read).ok().flatten())
+    }
+}
+
+/// Returns the row group with row `row` of the file, the byte in its middle, and how many rows of it come before.
+fn group_of(file: &File, row: u64) -> Result<(usize, u64, usize), Damage> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file.try_clone()?)?;
+    let mut first = 0;
+    for (index, group) in builder.metadata().row_groups().iter().enumerate() {
+        let next = first + u64::try_from(group.num_rows()).map_err(|_| Damage::File)?;
+        if (first..next).contains(&row) {
+            let skipped = usize::try_from(row - first).map_err(|_| Damage::File)?;
+            return Ok((index, middle(group), skipped));
+        }
+        first = next;
+    }
+    Err(Damage::File)
 }
 
 /// Why a file gives no rows, or no more.
@@ -100,6 +137,24 @@ pub(super) enum Damage {
     File,
     /// What is missing, and a hint.
     Config((String, String)),
+}
+
+impl From<std::io::Error> for Damage {
+    fn from(_: std::io::Error) -> Self {
+        Self::File
+    }
+}
+
+impl From<ParquetError> for Damage {
+    fn from(_: ParquetError) -> Self {
+        Self::File
+    }
+}
+
+impl From<ArrowError> for Damage {
+    fn from(_: ArrowError) -> Self {
+        Self::File
+    }
 }
 
 /// Runs a call into the Parquet reader, which panics on some damaged files.

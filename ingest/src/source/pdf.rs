@@ -12,7 +12,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
-use super::{DocumentStream, Source, SourceFile, SourceKind, config, date};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, config, date, raw};
 use crate::{Error, Result};
 
 pub use worker::serve as pdf_worker;
@@ -84,6 +84,10 @@ impl Source for Pdf {
             workers: self.workers.clone(),
         };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), document))
+    }
+
+    fn raw(&self, file: &SourceFile, _place: Option<&str>, _bytes: u64) -> Result<Option<Raw>> {
+        raw::stored(file).map(Some)
     }
 }
 

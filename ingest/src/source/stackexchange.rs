@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::input::{Input, Place};
-use super::{DocumentStream, Source, SourceFile, SourceKind, config, date, markup};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, config, date, markup, raw};
 use crate::modifier::extract_html::visible_text;
 use crate::{Error, Result};
 
@@ -76,6 +76,41 @@ impl Source for StackExchange {
             threads: VecDeque::new(),
         };
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
+    }
+
+    /// The rows of a thread, a line each, in the order of the dump; of a post that gave no document its own.
+    fn raw(&self, file: &SourceFile, place: Option<&str>, bytes: u64) -> Result<Option<Raw>> {
+        let Some(place) = place else { return raw::inflated(file, None, bytes) };
+        let read = |error| Error::io("read", &file.path)(error);
+        let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let mut input = Input::open(handle, &(0..u64::MAX)).map_err(read)?;
+        let (mut question_id, mut row, mut rows) = (None, Vec::new(), Vec::new());
+        loop {
+            let start = match markup::skip_to(&mut input, b"<row ").map_err(read)? {
+                markup::Skipped::Found(start) => start,
+                markup::Skipped::Damaged(..) => continue,
+                markup::Skipped::Beyond => break,
+            };
+            row.clear();
+            row.extend_from_slice(b"<row ");
+            markup::read_tag(&mut input, self.config.post_bytes_max, &mut row).map_err(read)?;
+            let post = std::str::from_utf8(&row[1..]).ok();
+            let post = post.and_then(|row| Post::parse(row, start).ok());
+            let is_first = rows.is_empty() && start.to_string() == place;
+            let is_answer = question_id.is_some()
+                && post.as_ref().is_some_and(|post| question_id == Some(post.question_id()));
+            if is_first || is_answer {
+                rows.extend_from_slice(&row);
+                rows.push(b'\n');
+            }
+            if is_first {
+                question_id = post.filter(|post| post.is_question).map(|post| post.id);
+                if question_id.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok((!rows.is_empty()).then_some(Raw::Bytes(rows)))
     }
 }
 

@@ -8,7 +8,7 @@ use super::batch::BatchBuilder;
 use super::paper::{self, Format, Paper};
 use super::prose::Style;
 use super::xml::Tree;
-use super::{DocumentStream, Source, SourceFile, SourceKind, config};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, config};
 use crate::Result;
 use crate::prose::Prose;
 
@@ -60,6 +60,10 @@ impl Source for Tei {
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
         let rows = BatchBuilder::new(&self.name, &self.kind);
         paper::open(rows, Texts(self.config), file, range, self.config.text_bytes_max)
+    }
+
+    fn raw(&self, file: &SourceFile, place: Option<&str>, bytes: u64) -> Result<Option<Raw>> {
+        paper::raw(file, place, bytes, self.config.text_bytes_max)
     }
 }
 

@@ -8,7 +8,7 @@ use arrow::datatypes::UInt64Type;
 use arrow::record_batch::RecordBatch;
 use shard::schema;
 
-use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Source, SourceFile, SourceKind};
+use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Raw, Source, SourceFile, SourceKind};
 
 /// Returns the folder of shared test data; prints why when it is absent.
 pub(crate) fn data(folder: &str) -> Option<PathBuf> {
@@ -163,7 +163,27 @@ pub(crate) fn conforms(source: &dyn Source, file: &SourceFile, cuts: &[u16]) -> 
     let locators = |rows: &[Row]| rows.iter().map(|row| row.locator.clone()).collect::<Vec<_>>();
     assert_eq!(locators(&tiles), locators(&whole), "{}: ranges {ends:?}", file.name);
     assert_eq!(tiles, whole, "{}", file.name);
+    for row in whole.iter().filter(|row| row.reject.is_none()).take(8) {
+        let place = row.locator.strip_prefix(&file.name).unwrap().strip_prefix('#');
+        assert!(raw(source, file, row).is_some(), "{} leads nowhere", row.locator);
+        let range = place.and_then(|place| source.range_of(file, place));
+        let found = range.map(|range| read(source, file, Some(range)));
+        let is_found = |rows: Vec<Row>| rows.iter().any(|found| found.locator == row.locator);
+        assert!(found.is_none_or(is_found), "{} is not in its range", row.locator);
+    }
     whole
+}
+
+/// Returns the record of a row of `file` as it stands there; a row of a columnar file has no bytes.
+pub(crate) fn raw(source: &dyn Source, file: &SourceFile, row: &Row) -> Option<Vec<u8>> {
+    let place = row.locator.strip_prefix(&file.name).unwrap().strip_prefix('#');
+    Some(match source.raw(file, place, row.bytes_raw).unwrap()? {
+        Raw::Bytes(bytes) => bytes,
+        Raw::Row(batch) => {
+            assert_eq!(batch.num_rows(), 1);
+            Vec::new()
+        }
+    })
 }
 
 /// Returns the F1 score of two texts as bags of words: runs of letters and digits.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchBuilder, Record, Rows};
 use super::inflate::{self, BodyError, Limits};
-use super::{DocumentStream, Source, SourceFile, SourceKind, charset, config, date};
+use super::{DocumentStream, Raw, Source, SourceFile, SourceKind, charset, config, date, raw};
 use crate::{Error, Result};
 
 mod lz4;
@@ -108,21 +108,21 @@ impl Source for Warc {
     }
 
     fn open(&self, file: &SourceFile, range: Option<Range<u64>>) -> Result<DocumentStream> {
-        let mut handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
-        let parts = wacz::parts(&mut handle).map_err(Error::io("read", &file.path))?;
-        let reader = Reader {
-            file: file.clone(),
-            config: self.config.clone(),
-            parts: parts.into_iter(),
-            whole: range.unwrap_or(0..u64::MAX),
-            range: 0..0,
-            window: None,
-            is_owner: false,
-            header: Fields::default(),
-            http: Fields::default(),
-            scratch: Scratch::default(),
-        };
+        let reader = Reader::open(file, &self.config, range)?;
         Ok(batch::stream(BatchBuilder::new(&self.name, &self.kind), reader))
+    }
+
+    /// The record with its headers, without the empty lines behind it.
+    fn raw(&self, file: &SourceFile, place: Option<&str>, _bytes: u64) -> Result<Option<Raw>> {
+        let Some(place) = place else { return raw::stored(file).map(Some) };
+        // A record that was too large for a document may be shown.
+        let body_bytes_max = usize::try_from(raw::BYTES_MAX).unwrap_or(usize::MAX);
+        let config = Config { body_bytes_max, ..self.config.clone() };
+        let mut reader = Reader::open(file, &config, self.range_of(file, place))?;
+        reader.wanted = Some(format!("{}#{place}", file.name));
+        let mut rows = BatchBuilder::new(&self.name, &self.kind);
+        while reader.found.is_none() && reader.read(&mut rows)? {}
+        Ok(reader.found.map(Raw::Bytes))
     }
 }
 
@@ -141,6 +141,9 @@ struct Reader {
     header: Fields,
     http: Fields,
     scratch: Scratch,
+    /// Locator of the record whose bytes are wanted instead of a row.
+    wanted: Option<String>,
+    found: Option<Vec<u8>>,
 }
 
 /// Buffers that live as long as the file.
@@ -164,6 +167,25 @@ impl Rows for Reader {
 }
 
 impl Reader {
+    fn open(file: &SourceFile, config: &Config, range: Option<Range<u64>>) -> Result<Self> {
+        let mut handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+        let parts = wacz::parts(&mut handle).map_err(Error::io("read", &file.path))?;
+        Ok(Self {
+            file: file.clone(),
+            config: config.clone(),
+            parts: parts.into_iter(),
+            whole: range.unwrap_or(0..u64::MAX),
+            range: 0..0,
+            window: None,
+            is_owner: false,
+            header: Fields::default(),
+            http: Fields::default(),
+            scratch: Scratch::default(),
+            wanted: None,
+            found: None,
+        })
+    }
+
     /// Goes on to the next archive in the file; `false` when there is none.
     fn next_part(&mut self, rows: &mut BatchBuilder) -> Result<bool> {
         let Some(part) = self.parts.next() else { return Ok(false) };
@@ -293,6 +315,15 @@ impl Reader {
         }
         let end = header_bytes + usize::try_from(body_bytes).expect("within the limit");
         let is_whole = window.have(end)?.len() >= end;
+        if self.wanted.is_some() {
+            self.locate(window);
+            if self.wanted.as_ref() == Some(&self.scratch.locator) {
+                let data = window.data();
+                self.found = Some(data[..end.min(data.len())].to_vec());
+            }
+            window.advance(end.min(window.data().len()));
+            return Ok(());
+        }
         if !is_whole || !window.is_record_end(end)? {
             let reason = match (window.is_damaged(), is_whole) {
                 (true, _) => window.damage(),

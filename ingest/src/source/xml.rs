@@ -203,8 +203,6 @@ pub(super) struct Found {
     pub(super) tree: Tree,
     /// Its bytes in the document.
     pub(super) bytes: Range<u64>,
-    /// Whether it is the whole document.
-    pub(super) is_root: bool,
 }
 
 /// Reads elements out of a document.
@@ -295,7 +293,7 @@ impl<R: BufRead> Records<R> {
                     tree.nodes[index].end = small(tree.nodes.len());
                     if open.is_empty() {
                         let bytes = start..self.reader.buffer_position();
-                        return Ok(Some(Found { tree, bytes, is_root: self.depth == 0 }));
+                        return Ok(Some(Found { tree, bytes }));
                     }
                 }
                 Event::Text(text) if !open.is_empty() => {
@@ -433,6 +431,7 @@ mod tests {
             }
             eprintln!("{}: {} bytes of text, {end}", case.name, text.len());
         }
+        assert_eq!(cases.len(), 10);
         eprintln!("judged {} documents", cases.len());
     }
 

@@ -186,7 +186,7 @@ impl FileOpener for Opener {
         let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
         Ok(Box::pin(async move {
             // Reading and inflating block: they get a thread of their own, which ends when the stream is dropped.
-            tokio::task::spawn_blocking(move || {
+            let reading = tokio::task::spawn_blocking(move || {
                 let external = |error| DataFusionError::External(Box::new(error));
                 let batches = match source.open(&part, range) {
                     Ok(batches) => batches,
@@ -204,8 +204,20 @@ impl FileOpener for Opener {
                     }
                 }
             });
-            let stream = futures::stream::unfold(receiver, |mut receiver| async {
-                receiver.recv().await.map(|batch| (batch, receiver))
+            let state = (receiver, Some(reading));
+            let stream = futures::stream::unfold(state, |(mut receiver, reading)| async {
+                if let Some(batch) = receiver.recv().await {
+                    return Some((batch, (receiver, reading)));
+                }
+                // A reader that panicked has sent nothing more either: its file must not pass for read.
+                let ended = reading?.await.err()?;
+                match ended.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(ended) => {
+                        let error = DataFusionError::External(Box::new(ended));
+                        Some((Err(error), (receiver, None)))
+                    }
+                }
             });
             Ok(stream.boxed())
         }))
@@ -247,5 +259,42 @@ impl TableProvider for SourceTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         scan(&self.source, self.kind, &self.parts, projection, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a batch, then panics.
+    #[derive(Debug)]
+    struct Panicking;
+
+    impl Source for Panicking {
+        fn is_splittable(&self, _name: &str) -> bool {
+            false
+        }
+
+        fn open(
+            &self,
+            _file: &SourceFile,
+            _range: Option<Range<u64>>,
+        ) -> ingest::Result<ingest::source::DocumentStream> {
+            let mut batches = vec![RecordBatch::new_empty(source_schema())];
+            Ok(Box::new(std::iter::from_fn(move || match batches.pop() {
+                Some(batch) => Some(Ok(batch)),
+                None => panic!("a broken promise"),
+            })))
+        }
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a broken promise")]
+    async fn a_file_whose_reader_panics_does_not_pass_for_read() {
+        let file = SourceFile { path: "a".into(), name: "a".to_owned(), bytes: 1 };
+        let opener = Opener { source: Arc::new(Panicking), columns: vec![0] };
+        let part = partitioned_file(&FilePart { file, range: None });
+        let batches = opener.open(part).unwrap().await.unwrap();
+        batches.collect::<Vec<_>>().await;
     }
 }

@@ -61,6 +61,11 @@ impl Page {
         for kind in ingest::source::KINDS {
             self.entry(kind.name, kind.summary, kind.source);
             self.names("Files of a folder", kind.patterns);
+            let built = (kind.build)(kind.name, kind.document_kind, &toml::Table::new());
+            let source = built.expect("a source can be built with its defaults");
+            let parts = kind.patterns.iter().copied().filter(|name| source.is_splittable(name));
+            let parts: Vec<&str> = parts.collect();
+            self.names("A killed run goes on inside large files of", &parts);
             self.line(&format!("Documents are of kind `{}`.", kind.document_kind));
             self.settings(&(kind.default_config)());
         }

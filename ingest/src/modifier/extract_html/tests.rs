@@ -329,3 +329,30 @@ fn survives_hostile_pages() {
     }
     eprintln!("{n_pages} hostile pages");
 }
+
+/// What the manifest of the hostile pages promises of each.
+#[test]
+fn finds_what_hostile_pages_hold() {
+    let Some(cases) = crate::source::testing::hostile("html/") else { return };
+    for case in &cases {
+        let html = String::from_utf8_lossy(&std::fs::read(&case.path).unwrap()).into_owned();
+        let page = extract(&html, of(Mode::All));
+        let name = &case.name;
+        let expected = case.text("expect").unwrap();
+        // Deep pages are read or refused by name.
+        assert_eq!(page.text.is_empty(), page.reason.is_some(), "{name}");
+        if expected != "read_or_refuse_no_crash" {
+            assert_eq!(page.reason, None, "{name}: {expected}");
+        }
+        if let Some(wanted) = case.text("must_contain").or(case.text("text")) {
+            assert!(page.text.contains(&wanted), "{name}: {:.200}", page.text);
+        }
+        if let Some(unwanted) = case.text("must_not_contain") {
+            assert!(!page.text.contains(&unwanted), "{name}: {:.200}", page.text);
+        }
+        assert!(!page.text.contains('\0'), "{name}");
+        assert!(!page.text.to_ascii_lowercase().contains("javascript:"), "{name}");
+        eprintln!("{name}: {expected}: {} bytes, {:?}", page.text.len(), page.reason);
+    }
+    assert_eq!(cases.len(), 19);
+}

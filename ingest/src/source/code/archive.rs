@@ -14,7 +14,7 @@ use super::license::{self, Licenses};
 use super::{Module, Rules};
 use crate::source::batch::{BatchBuilder, Record, Rows};
 use crate::source::tar::{Entry, Tar};
-use crate::source::{SourceFile, compressed, has_first_byte};
+use crate::source::{Raw, SourceFile, compressed, has_first_byte, raw};
 use crate::{Error, Result};
 
 /// Entries of an archive, at most.
@@ -220,6 +220,25 @@ impl Rows for Archive {
             }
         }
         Ok(true)
+    }
+}
+
+/// Returns the file of a package that begins at `place`: behind its header in a tar, with its header in a zip.
+pub(super) fn raw(file: &SourceFile, place: &str, bytes: u64) -> Result<Option<Raw>> {
+    let handle = File::open(&file.path).map_err(Error::io("open", &file.path))?;
+    // What is no zip file is a tar.
+    let Ok(mut package) = ZipArchive::new(BufReader::new(handle)) else {
+        return raw::inflated(file, Some(place), bytes);
+    };
+    let n_entries = package.len();
+    let mut begins_there = |index: &usize| {
+        let entry = package.by_index_raw(*index);
+        entry.is_ok_and(|entry| place.parse() == Ok(entry.header_start()))
+    };
+    let Some(index) = (0..n_entries).find(&mut begins_there) else { return Ok(None) };
+    match package.by_index(index) {
+        Ok(entry) => raw::take(entry, file, 0, u64::MAX).map(|bytes| Some(Raw::Bytes(bytes))),
+        Err(_) => Ok(None),
     }
 }
 

@@ -237,6 +237,38 @@ fn tells_addresses_and_titles_as_the_site_writes_them() {
 }
 
 #[test]
+fn takes_talk_pages_where_their_namespace_is_named() {
+    let talk = page("Talk:A", "said").replace("<ns>0</ns>", "<ns>1</ns>");
+    let xml = dump(&[HEAD.to_owned(), page("A", "text"), talk, "</mediawiki>".to_owned()]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.xml");
+    fs::write(&path, xml).unwrap();
+    for (config, expected) in [("", Err("other_namespace")), ("namespaces = [0, 1]", Ok("said"))] {
+        let rows = testing::read(&*testing::build(&KIND, config), &testing::file(&path), None);
+        assert_eq!((rows.len(), rows[0].text.as_str()), (2, "text"));
+        assert_eq!(rows[1].reject.as_deref().map_or(Ok(rows[1].text.as_str()), Err), expected);
+        assert_eq!(rows[1].value("namespace"), Some("1"));
+    }
+}
+
+#[test]
+fn leads_back_to_a_page_in_any_stream() {
+    let pages = [page("one", "1"), page("two", "2"), page("three", "3")];
+    let streams = [HEAD.to_owned(), pages[..2].concat(), format!("{}</mediawiki>", pages[2])];
+    let xml: Vec<u8> = streams.iter().flat_map(|part| bzip2(part.as_bytes())).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.xml.bz2");
+    fs::write(&path, xml).unwrap();
+    let (source, file) = (testing::build(&KIND, ""), testing::file(&path));
+    let rows = testing::conforms(&*source, &file, &[20_000, 40_000]);
+    assert_eq!(rows.len(), 3);
+    for (row, page) in rows.iter().zip(&pages) {
+        let raw = testing::raw(&*source, &file, row).unwrap();
+        assert_eq!(String::from_utf8(raw).unwrap(), page.trim_end(), "{}", row.locator);
+    }
+}
+
+#[test]
 fn loses_only_the_page_that_is_damaged() {
     let bomb = "<page><!DOCTYPE a [<!ENTITY b \"c\">]><title>x</title></page>";
     let parts = [
@@ -266,10 +298,7 @@ fn loses_only_the_page_that_is_damaged() {
     let source = testing::build(&KIND, "page_bytes_max = 10000");
     let rows = testing::conforms(&*source, &testing::file(&path), &[30_000]);
     assert_eq!(reasons(&rows), ["too_large", "y"]);
-    assert_eq!(
-        rows[0].bytes_raw,
-        70_000 + page("a", "").len() as u64 - "<page></page>\n".len() as u64
-    );
+    assert_eq!(rows[0].bytes_raw, 70_000 + page("a", "").len() as u64 - "\n".len() as u64);
     fs::write(&path, "<html/>").unwrap();
     let error = source.open(&testing::file(&path), None).err().unwrap().to_string();
     assert!(error.contains("mediawiki"), "{error}");

@@ -40,6 +40,7 @@ fn keeps_every_good_record_of_the_hostile_files() {
             assert_eq!(good, 0, "{}", case.name);
         }
     }
+    assert_eq!(cases.len(), 60);
     eprintln!("judged {judged} of {} files", cases.len());
 }
 
