@@ -48,6 +48,15 @@ pub struct MinHash {
     family: Family,
 }
 
+/// The signatures of a batch of texts.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// See [`MinHash::signatures`].
+    pub signatures: ListArray,
+    /// Texts that are shorter than a shingle: they meet texts of the same words and no others.
+    pub n_short: u64,
+}
+
 #[derive(Clone)]
 enum Family {
     Gristmill(Lanes),
@@ -110,28 +119,50 @@ impl MinHash {
     /// Deterministic for a seed, on every processor; O(words · hashes).
     #[must_use]
     pub fn signatures(&self, texts: &StringViewArray) -> ListArray {
+        self.sign(texts).signatures
+    }
+
+    /// Returns [`Self::signatures`], and how many of the texts are shorter than a shingle.
+    #[must_use]
+    pub fn sign(&self, texts: &StringViewArray) -> Signed {
         let mut shingler = self.shingler();
         let mut shingles = Vec::new();
         let mut minima = Vec::new();
-        lists(texts.iter(), self.config.n_hashes(), |text, values| match &self.family {
-            Family::Gristmill(lanes) => {
-                shingler.shingles(text, &mut shingles);
-                if !shingles.is_empty() {
-                    lanes.minima(&shingles, &mut minima);
-                    values.extend(minima.iter().map(|&minimum| u64::from(minimum)));
+        let mut n_short = 0;
+        let ngram = self.config.ngram;
+        let signatures = lists(texts.iter(), self.config.n_hashes(), |text, values| {
+            let is_short = match &self.family {
+                Family::Gristmill(lanes) => {
+                    shingler.shingles(text, &mut shingles);
+                    if !shingles.is_empty() {
+                        lanes.minima(&shingles, &mut minima);
+                        values.extend(minima.iter().map(|&minimum| u64::from(minimum)));
+                    }
+                    shingler.is_short()
                 }
-            }
-            Family::Wide(lanes) => {
-                shingler.shingles(text, &mut shingles);
-                lanes.minima(&shingles, values);
-            }
-            Family::Datatrove(datatrove, words) => {
-                datatrove.shingles(&words(&datatrove::simplify(text)), &mut shingles);
-                datatrove.signature(&shingles, values);
-            }
-            Family::Nemo(nemo) => nemo.signature(text, values),
-            Family::TextDedup(text_dedup) => text_dedup.signature(text, values),
-        })
+                Family::Wide(lanes) => {
+                    shingler.shingles(text, &mut shingles);
+                    lanes.minima(&shingles, values);
+                    shingler.is_short()
+                }
+                Family::Datatrove(datatrove, words) => {
+                    let words = words(&datatrove::simplify(text));
+                    datatrove.shingles(&words, &mut shingles);
+                    datatrove.signature(&shingles, values);
+                    words.len() < ngram
+                }
+                Family::Nemo(nemo) => {
+                    nemo.signature(text, values);
+                    text.chars().take(ngram).count() < ngram
+                }
+                Family::TextDedup(text_dedup) => {
+                    text_dedup.signature(text, values);
+                    text_dedup.is_short(text)
+                }
+            };
+            n_short += u64::from(is_short);
+        });
+        Signed { signatures, n_short }
     }
 
     /// Returns the keys of each signature's bands: `List<UInt64>` with `bands` values, or as empty or null as the signature.

@@ -49,6 +49,12 @@ impl Shingler {
         roll(&self.words, self.ngram, shingles);
     }
 
+    /// Whether the text of the last call was shorter than a shingle.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.words.len() < self.ngram
+    }
+
     /// Returns the sorted set of shingles of `text`: what [`jaccard`] compares.
     #[must_use]
     pub fn set(&mut self, text: &str) -> Vec<u64> {

@@ -74,6 +74,12 @@ impl TextDedup {
         }
     }
 
+    /// Whether a text is shorter than a shingle.
+    #[must_use]
+    pub fn is_short(&self, text: &str) -> bool {
+        SEPARATOR.split(text).take(self.ngram).count() < self.ngram
+    }
+
     /// Appends the signature of a text; nothing when it has too few words.
     pub fn signature(&self, text: &str, signature: &mut Vec<u64>) {
         let mut minima = Vec::new();

@@ -276,6 +276,17 @@ struct Passed {
     arguments: Vec<OsString>,
 }
 
+impl Arguments {
+    /// What the job that is to be run may use; none for every other verb, and for a job that cannot be read.
+    #[must_use]
+    pub fn job_limits(&self) -> Option<Limits> {
+        let Verb::Run { job, dry_run: false, .. } = &self.verb else { return None };
+        let memory = LoadedJob::load(&job.job, &job.set).ok()?.job.memory.0;
+        let threads = job.threads.unwrap_or_else(|| Limits::standard().threads);
+        Some(Limits { memory, threads })
+    }
+}
+
 /// Threads for waiting on files beside one for each unit that is running: each keeps memory that it freed.
 const BLOCKING_THREADS: usize = 4;
 

@@ -4,6 +4,7 @@
 //! made of our operators ([`exec`]), and a stage ends with the commit of one manifest per dataset.
 //! The same [`session`] serves jobs, the shell and every SQL question.
 
+pub mod allocator;
 pub mod benchmark;
 pub mod catalog;
 pub mod classifier;

@@ -7,11 +7,15 @@ use clap::Parser;
 use queries::command::{Arguments, execute};
 
 fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(limits) = arguments.job_limits() {
+        queries::allocator::settle(limits);
+    }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    match execute(Arguments::parse()) {
+    match execute(arguments) {
         Ok(code) => code,
         Err(error) => {
             let text = error.to_string();

@@ -55,6 +55,9 @@ pub struct Summary {
     pub tokenized: Option<u64>,
     /// Tokens, all splits together.
     pub tokens: Option<u64>,
+    /// What the settings or the texts made of a stage, and the user may not expect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// BLAKE3 of the last dataset's manifest.
     pub manifest: String,
     /// The training run's folder.
@@ -87,6 +90,9 @@ pub struct Plan {
     tokens: Option<tokens::Plan>,
 }
 
+/// Share of a job's memory that the operators' pool leaves to the program, its readers and its writers.
+const BESIDE_SHARE: u64 = 4;
+
 impl Plan {
     /// Resolves everything that can fail before work begins.
     ///
@@ -94,7 +100,8 @@ impl Plan {
     /// When a source finds no file, a step is unknown, a setting cannot work.
     pub fn resolve(job: LoadedJob, options: &Options) -> Result<Self> {
         let limits = Limits { memory: job.job.memory.0, threads: options.threads };
-        let runtime = session::runtime(limits)?;
+        let pool = limits.memory - limits.memory / BESIDE_SHARE;
+        let runtime = session::runtime(Limits { memory: pool, ..limits })?;
         let ctx = session::session(&runtime, 1)?;
         let documents = documents::Plan::resolve(&job, &ctx)?;
         let repeats = repeats::Methods::resolve(&job)?;
@@ -189,7 +196,8 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
     summary.manifest = documents.manifest_hash.clone();
     let mut duplicates = None;
     if let Some(methods) = &plan.duplicates {
-        let snapshot = methods.execute(&run, &documents).await?;
+        let (snapshot, warnings) = methods.execute(&run, &documents).await?;
+        summary.warnings = warnings;
         summary.manifest = snapshot.manifest_hash.clone();
         summary.duplicates = tokens::duplicate_counts(&snapshot)?;
         duplicates = Some(snapshot);
@@ -309,6 +317,7 @@ fn train(recipe: &Path, tokens: &Snapshot, folder: &Path, options: &Options) -> 
     if options.talk == Talk::Quiet {
         command.arg("--quiet");
     }
+    crate::allocator::unsettle(&mut command);
     // Standard output is for the job's own summary.
     command.stdout(Stdio::null());
     let status = command.status().map_err(shard::Error::io("run", TRAINER))?;
@@ -386,6 +395,9 @@ impl Summary {
         let n_repeats: u64 = self.repeats.values().sum();
         if n_repeats > 0 {
             text.push_str(&format!("\n{n_repeats} spans stood before{}", list(&self.repeats)));
+        }
+        for warning in &self.warnings {
+            text.push_str(&format!("\nwarning: {warning}"));
         }
         text.push_str(&format!(
             "\n{} in {:.1} s, manifest {}",

@@ -14,6 +14,8 @@ mod conversations;
 #[cfg(test)]
 mod counts;
 #[cfg(test)]
+mod damaged;
+#[cfg(test)]
 mod deterministic;
 #[cfg(test)]
 mod duplicates;

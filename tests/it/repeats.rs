@@ -1,5 +1,6 @@
 //! Spans that stood before: listed, cut before encoding, counted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -176,4 +177,104 @@ fn threads_and_kills_change_no_byte_of_repeats() {
     mill.ok(&["clean", "killed"]);
     mill.ok(&["clean", "one"]);
     assert_same(&mill.files("killed"), &mill.files("one"), "after two kills");
+}
+
+/// Texts of 1,500 lines each, so many that the filters have no more bits than they need; of every 30 lines but those of the
+/// first text, three in a row stood before.
+fn lines_with_copies() -> Vec<Vec<String>> {
+    const N_LINES: usize = 1500;
+    let number = |n: usize| match n % 30 {
+        at @ 20..23 if n > N_LINES => n / 60 * 30 + at - 10,
+        _ => n,
+    };
+    let text = |text: usize| {
+        let lines = text * N_LINES..(text + 1) * N_LINES;
+        lines.map(|n| format!("line {:x}.\n", number(n))).collect()
+    };
+    (0..400).map(text).collect()
+}
+
+/// The lines of every text, counted through, that lie in a listed span, and whether any span says what it repeats.
+fn listed(mill: &Mill, corpus: &str, texts: &[Vec<String>]) -> (BTreeSet<usize>, bool) {
+    let query = "select cast(d.metadata['n'] as bigint) as n, r.start, r.\"end\", r.kept_id is not null as k \
+                 from repeats r join documents d on d.id = r.id";
+    let (mut lines, mut knows_first) = (BTreeSet::new(), false);
+    let starts: Vec<Vec<usize>> = texts
+        .iter()
+        .map(|text| {
+            let ends = text.iter().scan(0, |at, line| {
+                *at += line.len();
+                Some(*at)
+            });
+            std::iter::once(0).chain(ends).collect()
+        })
+        .collect();
+    for span in mill.sql(corpus, query) {
+        let number = |key: &str| usize::try_from(span[key].as_u64().unwrap()).unwrap();
+        let (text, start, end) = (number("n"), number("start"), number("end"));
+        let first = starts[text].partition_point(|at| *at <= start) - 1;
+        let last = starts[text].partition_point(|at| *at < end);
+        lines.extend((first..last).map(|line| text * texts[text].len() + line));
+        knows_first |= span["k"] == true;
+    }
+    (lines, knows_first)
+}
+
+#[test]
+fn a_job_with_bloom_filters_misses_no_copy_and_reports_no_more_than_it_states() {
+    let texts = lines_with_copies();
+    let mill = Mill::new();
+    let rows = texts.iter().enumerate();
+    let rows = rows.map(|(n, text)| format!("{}\n", json!({ "text": text.concat(), "n": n })));
+    mill.write("rows.jsonl", rows.collect::<String>());
+    // A piece of one line, or of three of which the middle ones are in others, too.
+    for (method, settings, lines_per_piece) in
+        [("paragraph", "profile = 'dolma', ", 1.0), ("sentence_span", "", 3.0)]
+    {
+        let job = |bloom: &str| {
+            format!(
+                "name = \"bloom\"\noutput = \"corpus\"\nmemory = \"64MiB\"\n\
+                 [[source]]\nkind = \"jsonl\"\npath = \"rows.jsonl\"\n\
+                 [dedup]\nmethods = [\"{method}\"]\n{method} = {{ {settings}{bloom} }}\n"
+            )
+        };
+        let filter = |rate: f64| format!("bloom = {{ false_positive_rate = {rate} }}");
+        let run = |corpus: &str, bloom: &str, threads: &str| {
+            mill.write("job.toml", job(bloom));
+            let output = format!("output={method}-{corpus}");
+            let run = mill.run(&["run", "job.toml", "--threads", threads, "--set", &output]);
+            let log = String::from_utf8(run.stderr).unwrap();
+            assert!(run.status.success(), "{log}");
+            log
+        };
+        assert!(!run("exact", "", "2").contains("Bloom"));
+        let (exact, knows_first) = listed(&mill, &format!("{method}-exact"), &texts);
+        assert!(knows_first);
+        // Three of thirty lines, but for the first text.
+        let n_lines: usize = texts.iter().map(Vec::len).sum();
+        assert_eq!(exact.len(), n_lines / 10 - 150, "of {n_lines}");
+        for (name, rate) in [("loose", 0.1), ("close", 1e-4)] {
+            let log = run(name, &filter(rate), "2");
+            let stated = log.lines().find(|line| line.contains("Bloom filters of")).expect(&log);
+            let n_pieces: f64 = stated
+                .split(" bytes for ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next())
+                .and_then(|n| n.parse().ok())
+                .expect(stated);
+            let (found, knows_first) = listed(&mill, &format!("{method}-{name}"), &texts);
+            assert!(!knows_first, "a filter does not know where the first stood");
+            let missed: Vec<&usize> = exact.difference(&found).take(5).collect();
+            assert!(missed.is_empty(), "{method}, {rate}: {missed:?} were passed over");
+            let n_wrong = found.difference(&exact).count();
+            let expected = rate * n_pieces * lines_per_piece;
+            let most = expected + 4.0 * (expected * lines_per_piece).sqrt();
+            println!("{method}, {rate}: {n_wrong} of {n_pieces} pieces wrong, at most {most:.1}");
+            assert!(n_wrong as f64 <= most, "{method}, {rate}: {n_wrong}, at most {most}");
+            assert!(rate < 0.1 || n_wrong > 0, "{method}, {rate}: was it a filter?");
+        }
+        run("one", &filter(0.1), "1");
+        let one = listed(&mill, &format!("{method}-one"), &texts);
+        assert_eq!(one, listed(&mill, &format!("{method}-loose"), &texts), "with one thread");
+    }
 }

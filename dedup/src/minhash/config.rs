@@ -171,6 +171,10 @@ fn probability(bands: usize, rows: usize, similarity: f64) -> f64 {
 
 /// Below this chance of meeting at all, a pair at the threshold counts as not findable.
 const PROBABILITY_MIN: f64 = 0.01;
+/// Below this chance a job is told: most pairs at its threshold will not be found.
+const PROBABILITY_LOW: f64 = 0.5;
+/// From this share of the documents on, a job is told that they are shorter than its shingles.
+const SHORT_SHARE: f64 = 0.5;
 
 impl Config {
     /// Hashes in a signature.
@@ -203,7 +207,7 @@ impl Config {
     /// The probabilities by similarity in words.
     #[must_use]
     pub fn curve(&self) -> String {
-        let points = [0.5, 0.6, 0.7, 0.75, 0.8, 0.9].map(|similarity| {
+        let points = [0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0].map(|similarity| {
             format!("{similarity}: {:.1} %", 100.0 * self.probability(similarity))
         });
         points.join(", ")
@@ -223,7 +227,10 @@ impl Config {
             if !(1..=max).contains(&value) {
                 return error(
                     format!("`{key}` is {value}, it must be 1 to {max}"),
-                    "the defaults are ngram = 5, bands = 18, rows = 6",
+                    &format!(
+                        "the defaults are ngram = 5, bands = 18, rows = 6, which find {}",
+                        Self::default().curve()
+                    ),
                 );
             }
         }
@@ -270,6 +277,40 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// What a user should know of settings that work, but not as they seem to be meant.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let chance = self.probability(self.verify);
+        (self.verify > 0.0 && chance < PROBABILITY_LOW).then(|| {
+            format!(
+                "minhash: {} bands of {} rows find {:.1} % of the pairs of similarity {} that `verify` asks \
+                 for; expected recall by similarity: {}; without `bands` and `rows` they are solved",
+                self.bands,
+                self.rows,
+                100.0 * chance,
+                self.verify,
+                self.curve()
+            )
+        })
+    }
+
+    /// What a user should know when `n_short` of `n` documents are shorter than a shingle.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    pub fn warning_of_short(&self, n_short: u64, n: u64) -> Option<String> {
+        (n_short > 0 && n_short as f64 >= SHORT_SHARE * n as f64).then(|| {
+            format!(
+                "minhash: {n_short} of {n} documents have fewer than {} {}: they meet documents of the same \
+                 {} and no others, whatever `verify` says; a smaller `ngram` compares their parts; \
+                 expected recall of longer ones by similarity: {}",
+                self.ngram,
+                self.shingle.name(),
+                self.shingle.name(),
+                self.curve()
+            )
+        })
     }
 
     /// Refuses what the profile's reference does not know.

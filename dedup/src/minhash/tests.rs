@@ -47,6 +47,53 @@ fn settings_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn settings_that_find_few_pairs_at_their_threshold_are_told_with_their_curve() {
+    let warning = |toml: &str| toml::from_str::<Config>(toml).unwrap().warning();
+    // By hand: 1 - (1 - 0.75^20)^10 = 0.0313; and at 1.0 every band agrees.
+    let told = warning("bands = 10\nrows = 20").unwrap();
+    for part in ["10 bands of 20 rows", "3.1 %", "0.9: 72.6 %", "1: 100.0 %"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    for fine in ["", "bands = 14\nrows = 8", "bands = 10\nrows = 20\nverify = 0.0", "verify = 0.5"]
+    {
+        assert_eq!(warning(fine), None, "{fine}");
+    }
+    check_refused("bands = 0", "1: 100.0 %");
+    check_refused("bands = 1\nrows = 112", "0.9: 0.0 %");
+}
+
+#[test]
+fn texts_shorter_than_a_shingle_are_counted_by_every_profile() {
+    // Of 0, 1, 4, 5 and 6 words; and of 24 and 23 characters.
+    let texts = StringViewArray::from(vec![
+        "",
+        "one",
+        "a b c d",
+        "a b c d e",
+        "a b c d e f",
+        "abcdefghijklmnopqrstuvwx",
+        "abcdefghijklmnopqrstuvw",
+    ]);
+    let n_short =
+        |toml: &str| MinHash::new(toml::from_str(toml).unwrap()).unwrap().sign(&texts).n_short;
+    assert_eq!(n_short(""), 5);
+    assert_eq!(n_short("bits = 64"), 5);
+    assert_eq!(n_short("ngram = 1"), 1);
+    assert_eq!(n_short("profile = 'text_dedup'"), 5);
+    assert_eq!(n_short("profile = 'nemo'"), 6);
+    let datatrove: Config = toml::from_str("profile = 'datatrove'").unwrap();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+    let datatrove = MinHash::with_words(datatrove, Arc::new(words)).unwrap();
+    assert_eq!(datatrove.sign(&texts).n_short, 5);
+    let config = Config::default();
+    let told = config.warning_of_short(50, 100).unwrap();
+    assert!(told.contains("50 of 100 documents have fewer than 5 words"), "{told}");
+    assert!(told.contains("0.75: 97.1 %"), "{told}");
+    assert_eq!(config.warning_of_short(49, 100), None);
+    assert_eq!(config.warning_of_short(0, 0), None);
+}
+
+#[test]
 fn what_a_reference_does_not_know_is_refused() {
     check_refused("bits = 16", "`bits` is 16");
     check_refused("profile = 'datatrove'\nbits = 32", "profile `datatrove` has 64");

@@ -9,11 +9,9 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, UInt32Array, UInt64Array,
-};
-use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array};
+use arrow::compute::{filter_record_batch, interleave_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
@@ -137,17 +135,19 @@ impl RunSink {
     }
 
     fn write_run(&self, batches: &mut Vec<RecordBatch>, index: usize) -> Result<RunFile, Error> {
-        let rows = concat_batches(&batches[0].schema(), batches.iter())?;
-        batches.clear();
-        let ids = rows.column(0).as_fixed_size_binary();
-        let mut order: Vec<(u32, u64, u32)> = (0..rows.num_rows())
-            .map(|row| {
-                let (bucket, key) = self.buckets.of(ids.value(row));
-                (bucket, key, u32::try_from(row).expect("a run fits into memory"))
+        // Rows are taken out of the batches as they are: a copy of all of them would need the memory twice.
+        let rows: Vec<&RecordBatch> = batches.iter().collect();
+        let ids: Vec<_> = rows.iter().map(|batch| batch.column(0).as_fixed_size_binary()).collect();
+        let mut order: Vec<(u32, u64, (usize, usize))> = positions(&rows)
+            .map(|(batch, row)| {
+                let (bucket, key) = self.buckets.of(ids[batch].value(row));
+                (bucket, key, (batch, row))
             })
             .collect();
-        order.sort_unstable_by_key(|&(bucket, key, row)| (bucket, key, ids.value(row as usize)));
-        let schema = run_schema(rows.num_columns() > 2);
+        order.sort_unstable_by_key(|&(bucket, key, (batch, row))| {
+            (bucket, key, ids[batch].value(row))
+        });
+        let schema = run_schema(rows[0].num_columns() > 2);
         let path = self.folder.join(format!("{}-{index:04}.arrow", self.name));
         let temporary = store::aside(&self.folder);
         let io = |action| shard::Error::io(action, &temporary);
@@ -155,8 +155,8 @@ impl RunSink {
         let mut writer = FileWriter::try_new(file, &schema)?;
         let mut buckets = Vec::new();
         for part in order.chunk_by(|a, b| a.0 == b.0) {
-            let indices = UInt32Array::from_iter_values(part.iter().map(|&(_, _, row)| row));
-            let taken = take_record_batch(&rows, &indices)?;
+            let indices: Vec<(usize, usize)> = part.iter().map(|&(_, _, row)| row).collect();
+            let taken = interleave_record_batch(&rows, &indices)?;
             let keys: ArrayRef =
                 Arc::new(UInt64Array::from_iter_values(part.iter().map(|&(_, key, _)| key)));
             let columns = [&[keys], taken.columns()].concat();
@@ -167,6 +167,7 @@ impl RunSink {
             writer.into_inner()?.into_inner().map_err(|error| io("write")(error.into_error()))?;
         file.sync_all().map_err(io("sync"))?;
         let bytes = file.metadata().map_err(io("read"))?.len();
+        batches.clear();
         store::publish(&temporary, &path)?;
         Ok(RunFile { path, bytes, buckets })
     }
@@ -184,21 +185,33 @@ pub fn read_bucket(run: &RunFile, bucket: u32) -> Result<Option<RecordBatch>, Er
     Ok(reader.next().transpose()?)
 }
 
-/// Sorts the rows of one bucket by (key, id).
+/// Returns the rows of one bucket by (key, id), [`SORTED_ROWS`] at a time.
 ///
 /// # Errors
 /// When the batches differ in their columns.
-///
-/// # Panics
-/// When there is no batch.
-pub fn sort_bucket(batches: &[RecordBatch]) -> Result<RecordBatch, Error> {
-    let rows = concat_batches(&batches[0].schema(), batches)?;
-    let keys = rows.column(0).as_primitive::<arrow::datatypes::UInt64Type>().values().clone();
-    let ids: FixedSizeBinaryArray = rows.column(1).as_fixed_size_binary().clone();
-    let n = u32::try_from(rows.num_rows()).expect("a bucket fits into memory");
-    let mut order: Vec<u32> = (0..n).collect();
-    order.sort_unstable_by_key(|&row| (keys[row as usize], ids.value(row as usize)));
-    Ok(take_record_batch(&rows, &UInt32Array::from(order))?)
+pub fn sort_bucket(
+    batches: &[RecordBatch],
+) -> impl Iterator<Item = Result<RecordBatch, Error>> + '_ {
+    let rows: Vec<&RecordBatch> = batches.iter().collect();
+    let keys = |batch: usize| batches[batch].column(0).as_primitive::<UInt64Type>();
+    let ids = |batch: usize| batches[batch].column(1).as_fixed_size_binary();
+    let mut order: Vec<(usize, usize)> = positions(&rows).collect();
+    order.sort_unstable_by_key(|&(batch, row)| (keys(batch).value(row), ids(batch).value(row)));
+    let starts = (0..order.len()).step_by(SORTED_ROWS);
+    starts.map(move |start| {
+        let end = (start + SORTED_ROWS).min(order.len());
+        Ok(interleave_record_batch(&rows, &order[start..end])?)
+    })
+}
+
+/// Rows of a bucket that are brought into order at a time: a copy of all would need the memory twice. It is what a shard takes at a
+/// time, so it copies none of them again.
+pub const SORTED_ROWS: usize = 1024;
+
+/// Every row of some batches.
+fn positions<'a>(batches: &'a [&RecordBatch]) -> impl Iterator<Item = (usize, usize)> + 'a {
+    let rows = batches.iter().enumerate();
+    rows.flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)))
 }
 
 impl DisplayAs for RunSink {
@@ -229,7 +242,7 @@ impl DataSink for RunSink {
                 batch.columns()[1..].iter().map(|it| it.get_buffer_memory_size()).sum();
             bytes += size;
             pending.push(batch);
-            // Sorting needs the rows twice. What the pool does not grant is written out at once.
+            // Writing needs another batch or bucket of them, at most the rows twice. What the pool does not grant is written out at once.
             let is_granted = memory.try_grow(2 * size).is_ok();
             if bytes >= self.run_bytes || !is_granted {
                 runs.push(self.write_run(&mut pending, runs.len())?);

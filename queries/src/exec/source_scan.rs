@@ -29,8 +29,8 @@ use ingest::source::{Source, SourceFile};
 use object_store::ObjectStore;
 use shard::schema::source_schema;
 
-/// Batches that the reading thread may be ahead of the plan.
-const BATCHES_AHEAD: usize = 2;
+/// Batches that the reading thread may be ahead of the plan, beside the one that it makes: each is up to 8 MiB of text.
+const BATCHES_AHEAD: usize = 1;
 
 /// A file, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

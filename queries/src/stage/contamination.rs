@@ -588,4 +588,8 @@ impl Output for JudgeOutput {
         let path = |shard: &Shard| Path::new(&self.dataset).join(&shard.path);
         self.shard.iter().map(|shard| (path(shard), shard.bytes)).collect()
     }
+
+    fn hash(&self, _file: usize) -> Option<&str> {
+        self.shard.as_ref().map(|shard| shard.blake3.as_str())
+    }
 }

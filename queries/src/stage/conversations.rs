@@ -264,4 +264,8 @@ impl Output for Written {
         })
         .collect()
     }
+
+    fn hash(&self, file: usize) -> Option<&str> {
+        self.shards.iter().flatten().nth(file).map(|shard| shard.blake3.as_str())
+    }
 }

@@ -589,4 +589,9 @@ impl Output for UnitOutput {
         };
         kinds.into_iter().zip(written).filter_map(path).collect()
     }
+
+    fn hash(&self, file: usize) -> Option<&str> {
+        let written = [&self.documents, &self.dropped, &self.edits];
+        written.into_iter().flatten().nth(file).map(|shard| shard.blake3.as_str())
+    }
 }

@@ -122,9 +122,10 @@ impl Plan {
             run.talk.say(format!("{:>12}  version {} is up to date", "tokens", newest.version));
             return Ok(newest);
         }
+        let learn = Staging::new(&dataset, "tokenizer", &fingerprint);
         let encode = Staging::new(&dataset, "encode", &fingerprint);
         let sort = Staging::new(&dataset, "sort", &fingerprint);
-        let tokenizer = Arc::new(self.tokenizer(run, &left, encode.folder()).await?);
+        let tokenizer = Arc::new(self.tokenizer(run, &left, &learn).await?);
         let (runs, counts) = self.encode(run, &left, &tokenizer, &encode).await?;
         let weights = self.reweight.clone();
         let weights = weights.map(|table| Weights::count(left.duplicates.as_ref(), table));
@@ -157,38 +158,45 @@ impl Plan {
             manifest.config["chat_template"]["path"] = Value::from(name);
         }
         let snapshot = commit(&dataset, manifest)?;
+        learn.remove()?;
         encode.remove()?;
         sort.remove()?;
         Ok(snapshot)
     }
 
     /// Loads the tokenizer, or trains it on the documents of the split `train`.
-    async fn tokenizer(&self, run: &Run, left: &Left, folder: &Path) -> Result<Tokenizer> {
+    async fn tokenizer(&self, run: &Run, left: &Left, staging: &Staging) -> Result<Tokenizer> {
         let (training, n_vocabulary) = match &self.spec {
             TokenizerSpec::Path(path) => return Ok(Tokenizer::load(path)?),
             TokenizerSpec::Train { training, n_vocabulary } => (*training, *n_vocabulary),
         };
-        let path = folder.join("tokenizer.json");
-        if path.is_file() {
-            return Ok(Tokenizer::load(&path)?);
-        }
         let task = run.talk.task(
             "tokenizer",
             left.documents.manifest.n_rows(),
             Progress::Count("documents"),
         );
-        let texts = Texts::new(self, run, left);
-        let failure = Arc::clone(&texts.failure);
-        let n_bytes = Arc::clone(&texts.n_bytes);
-        let trained = tokio::task::spawn_blocking(move || train(training, n_vocabulary, texts));
-        let bytes = trained.await.expect("training does not panic")?;
-        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(error);
-        }
-        store::replace(&path, &bytes)?;
-        let tokenizer = Tokenizer::from_bytes(&bytes, &path.display().to_string())?;
-        let n_bytes = n_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        task.finish(format!("{} tokens from {n_bytes} bytes of text", tokenizer.n_vocabulary()));
+        let units = vec![(String::new(), Texts::new(self, run, left))];
+        let work = |_: usize, texts: Texts| {
+            let path = staging.folder().join("tokenizer.json");
+            async move {
+                let failure = Arc::clone(&texts.failure);
+                let n_bytes = Arc::clone(&texts.n_bytes);
+                let train = move || train(training, n_vocabulary, texts);
+                let trained = tokio::task::spawn_blocking(train).await;
+                let bytes = trained.expect("training does not panic")?;
+                if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    return Err(error);
+                }
+                store::replace(&path, &bytes)?;
+                let text_bytes = n_bytes.load(std::sync::atomic::Ordering::Relaxed);
+                Ok(Trained { path, bytes: bytes.len() as u64, text_bytes })
+            }
+        };
+        let trained: Vec<Trained> = staging.run(run, units, work, |_, _| {}).await?;
+        let [trained] = &trained[..] else { panic!("{} units, one began", trained.len()) };
+        let tokenizer = Tokenizer::load(&trained.path)?;
+        let (n, bytes) = (tokenizer.n_vocabulary(), trained.text_bytes);
+        task.finish(format!("{n} tokens from {bytes} bytes of text"));
         Ok(tokenizer)
     }
 
@@ -560,23 +568,22 @@ fn sort_one(
     if batches.is_empty() {
         return Ok(None);
     }
-    let rows = sort_bucket(&batches)?;
-    drop(batches);
-    let masks = rows.columns().get(3);
-    let schema = schema(masks.is_some(), weights.is_some());
-    let tokens = rows.column(2).as_list::<i32>();
-    let lengths = tokens.offsets().lengths();
-    let n_tokens = UInt32Array::from_iter_values(
-        lengths.map(|n| u32::try_from(n).expect("a document has less than 4 G tokens")),
-    );
-    let mut columns: Vec<ArrayRef> =
-        vec![Arc::clone(rows.column(1)), Arc::clone(rows.column(2)), Arc::new(n_tokens)];
-    columns.extend(masks.cloned());
-    if let Some(weights) = weights {
-        columns.extend(weights.columns(rows.column(1).as_fixed_size_binary()));
-    }
+    let schema = schema(batches[0].num_columns() > 3, weights.is_some());
     let mut writer = ShardWriter::create(dataset, name, split, &schema)?;
-    writer.write(&RecordBatch::try_new(schema, columns)?)?;
+    for rows in sort_bucket(&batches) {
+        let rows = rows?;
+        let lengths = rows.column(2).as_list::<i32>().offsets().lengths();
+        let n_tokens = UInt32Array::from_iter_values(
+            lengths.map(|n| u32::try_from(n).expect("a document has less than 4 G tokens")),
+        );
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::clone(rows.column(1)), Arc::clone(rows.column(2)), Arc::new(n_tokens)];
+        columns.extend(rows.columns().get(3).cloned());
+        if let Some(weights) = weights {
+            columns.extend(weights.columns(rows.column(1).as_fixed_size_binary()));
+        }
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
+    }
     Ok(Some(writer.finish()?))
 }
 
@@ -679,6 +686,20 @@ impl Iterator for Texts {
     }
 }
 
+/// A tokenizer that was trained, not yet in the dataset.
+#[derive(Debug, Serialize, Deserialize)]
+struct Trained {
+    path: PathBuf,
+    bytes: u64,
+    text_bytes: u64,
+}
+
+impl Output for Trained {
+    fn files(&self) -> Vec<(PathBuf, u64)> {
+        vec![(self.path.clone(), self.bytes)]
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct EncodeOutput {
     runs: Vec<RunFile>,
@@ -704,5 +725,9 @@ impl Output for SortOutput {
     fn files(&self) -> Vec<(PathBuf, u64)> {
         let shards = self.shard.iter();
         shards.map(|shard| (self.dataset.join(&shard.path), shard.bytes)).collect()
+    }
+
+    fn hash(&self, _file: usize) -> Option<&str> {
+        self.shard.as_ref().map(|shard| shard.blake3.as_str())
     }
 }

@@ -1,24 +1,34 @@
 //! Units: bounded, idempotent pieces of a stage. A finished one is recorded in the dataset's staging folder, so a
 //! run that was killed goes on behind it; the commit of the stage's manifest makes them all visible at once.
+//!
+//! A record holds the hash of every file of its unit and ends with its own. What does not agree with its record when a run
+//! goes on is made again.
 
 use std::fs;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use futures::StreamExt;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use shard::manifest::hash;
 use shard::{Dataset, store};
 
-use super::Run;
+use super::{Run, for_each};
 use crate::{Error, Result};
 
 /// What a unit leaves behind.
 pub trait Output: Serialize + DeserializeOwned + Send + 'static {
-    /// The files it wrote and their sizes, to see whether they are still there.
+    /// The files it wrote and their sizes.
     fn files(&self) -> Vec<(PathBuf, u64)>;
+
+    /// BLAKE3 of a file of [`Self::files`], by its position there, where it was taken while the file was written. The other
+    /// files are read once more before they are recorded.
+    fn hash(&self, _file: usize) -> Option<&str> {
+        None
+    }
 }
 
 /// Where the units of one stage are recorded.
@@ -46,7 +56,8 @@ impl Staging {
     /// Runs every unit that has no record yet, `run.limits.threads` at a time, and returns all outputs in order.
     ///
     /// `key` of a unit names everything beyond the stage's fingerprint that decides its output; `done` is told of each
-    /// unit that is finished, also of those from earlier runs.
+    /// unit that is finished, also of those from earlier runs. Files that an earlier run left are read and compared with their
+    /// hashes; a unit with one that differs runs again, and the log says so.
     ///
     /// # Errors
     /// The first error of a unit, or [`Error::Interrupted`]; finished units stay recorded.
@@ -63,22 +74,27 @@ impl Staging {
         F: Future<Output = Result<O>> + Send + 'static,
     {
         store::create_folder(&self.folder)?;
-        let mut outputs: Vec<Option<O>> = units.iter().map(|_| None).collect();
-        let mut open = Vec::new();
-        for (index, (key, unit)) in units.into_iter().enumerate() {
-            let key = hash(format!("{}/{key}", self.fingerprint).as_bytes());
-            match self.read::<O>(index, &key)? {
-                Some(output) => {
-                    done(index, &output);
-                    outputs[index] = Some(output);
-                }
-                None => open.push((index, key, unit)),
-            }
+        let key = |key: &String| hash(format!("{}/{key}", self.fingerprint).as_bytes());
+        let keys: Vec<String> = units.iter().map(|(of_unit, _)| key(of_unit)).collect();
+        let mut outputs = tokio::task::block_in_place(|| self.recorded::<O>(run, &keys))?;
+        for (index, output) in outputs.iter().enumerate() {
+            output.iter().for_each(|output| done(index, output));
         }
-        let mut running = futures::stream::iter(open.into_iter().map(|(index, key, unit)| {
+        let open: Vec<(usize, U)> = units
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| outputs[*index].is_none())
+            .map(|(index, (_, unit))| (index, unit))
+            .collect();
+        let mut running = futures::stream::iter(open.into_iter().map(|(index, unit)| {
+            let output = work(index, unit);
             // A task of its own: the plan runs on any worker thread, and is aborted when the stage fails.
-            let task = AbortOnDrop(tokio::spawn(work(index, unit)));
-            async move { (index, key, task.join().await) }
+            let task = AbortOnDrop(tokio::spawn(async move {
+                let output = output.await?;
+                let files = staged_files(&output)?;
+                Ok((output, files))
+            }));
+            async move { (index, task.join().await) }
         }))
         .buffer_unordered(run.limits.threads.max(1));
         let mut stop = run.stop.clone();
@@ -87,9 +103,9 @@ impl Staging {
                 ended = running.next() => ended,
                 Ok(_) = stop.wait_for(|stop| *stop) => return Err(Error::Interrupted),
             };
-            let Some((index, key, output)) = ended else { break };
-            let output = output?;
-            self.write(index, &key, &output)?;
+            let Some((index, output)) = ended else { break };
+            let (output, files) = output?;
+            self.write(index, &keys[index], &output, &files)?;
             done(index, &output);
             outputs[index] = Some(output);
         }
@@ -124,25 +140,63 @@ impl Staging {
         Ok(())
     }
 
-    fn read<O: Output>(&self, index: usize, key: &str) -> Result<Option<O>> {
+    /// The outputs that earlier runs left, by unit. Those that are damaged are told.
+    fn recorded<O: Output>(&self, run: &Run, keys: &[String]) -> Result<Vec<Option<O>>> {
+        let outputs: Vec<Mutex<Option<O>>> = keys.iter().map(|_| Mutex::new(None)).collect();
+        for_each(run, keys.len(), |index| {
+            match self.read(index, &keys[index])? {
+                Found::Whole(output) => {
+                    *outputs[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
+                }
+                Found::Nothing => {}
+                Found::Damaged(why) => {
+                    run.talk.say(format!("{:>12}  {DAMAGED}: {why}", self.stage));
+                }
+            }
+            Ok(())
+        })?;
+        let output = |output: Mutex<_>| output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(outputs.into_iter().map(output).collect())
+    }
+
+    fn read<O: Output>(&self, index: usize, key: &str) -> Result<Found<O>> {
         let path = self.path(index);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
         };
-        // A record of another build or job is not ours to trust: the unit runs again.
-        let Ok(record) = serde_json::from_slice::<Record<O>>(&bytes) else { return Ok(None) };
-        let is_there = |(path, bytes): (PathBuf, u64)| {
-            fs::metadata(path).is_ok_and(|found| found.len() == bytes)
+        let record = match unseal(&bytes) {
+            Ok(record) => record,
+            Err(found) => {
+                let why = format!("`{}` {found}", path.display());
+                return Ok(Found::Damaged(why));
+            }
         };
-        let is_whole = record.key == key && record.output.files().into_iter().all(is_there);
-        Ok(is_whole.then_some(record.output))
+        // A record of another build or job is not ours to trust: the unit runs again.
+        let Ok(record) = serde_json::from_slice::<Record<O>>(record) else {
+            return Ok(Found::Nothing);
+        };
+        if record.key != key {
+            return Ok(Found::Nothing);
+        }
+        match record.files.iter().find_map(StagedFile::damage) {
+            Some(why) => Ok(Found::Damaged(why)),
+            None => Ok(Found::Whole(record.output)),
+        }
     }
 
-    fn write<O: Output>(&self, index: usize, key: &str, output: &O) -> Result<()> {
-        let record = serde_json::json!({ "stage": self.stage, "key": key, "output": output });
-        Ok(store::replace(&self.path(index), record.to_string().as_bytes())?)
+    fn write<O: Output>(
+        &self,
+        index: usize,
+        key: &str,
+        output: &O,
+        files: &[StagedFile],
+    ) -> Result<()> {
+        let record = serde_json::json!({
+            "stage": self.stage, "key": key, "output": output, "files": files,
+        });
+        Ok(store::replace(&self.path(index), seal(&record.to_string()).as_bytes())?)
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -150,10 +204,78 @@ impl Staging {
     }
 }
 
-#[derive(serde::Deserialize)]
+/// How lines about files begin that do not agree with their record.
+const DAMAGED: &str = "made again";
+
+/// What an earlier run left of a unit.
+enum Found<O> {
+    Nothing,
+    Whole(O),
+    /// Which file, what was found and what was wanted.
+    Damaged(String),
+}
+
+#[derive(Deserialize)]
 struct Record<O> {
     key: String,
     output: O,
+    files: Vec<StagedFile>,
+}
+
+/// A file of a unit, as its record names it.
+#[derive(Debug, Serialize, Deserialize)]
+struct StagedFile {
+    path: PathBuf,
+    bytes: u64,
+    blake3: String,
+}
+
+impl StagedFile {
+    /// In what the file differs from what was recorded; none when it does not.
+    fn damage(&self) -> Option<String> {
+        let wanted = format!("its record says {} bytes of blake3 {}", self.bytes, self.blake3);
+        let found = match self.found() {
+            Ok((bytes, blake3)) if (bytes, &blake3) == (self.bytes, &self.blake3) => return None,
+            Ok((bytes, blake3)) => format!("has {bytes} bytes of blake3 {blake3}"),
+            Err(error) => format!("cannot be read ({error})"),
+        };
+        Some(format!("`{}` {found}, {wanted}", self.path.display()))
+    }
+
+    fn found(&self) -> shard::Result<(u64, String)> {
+        let size = fs::metadata(&self.path).map_err(shard::Error::io("read", &self.path))?.len();
+        Ok((size, store::hash_file(&self.path)?))
+    }
+}
+
+/// The files of a unit with their hashes.
+fn staged_files<O: Output>(output: &O) -> Result<Vec<StagedFile>> {
+    let files = output.files().into_iter().enumerate().map(|(index, (path, bytes))| {
+        let blake3 = match output.hash(index) {
+            Some(blake3) => blake3.to_owned(),
+            None => store::hash_file(&path)?,
+        };
+        Ok(StagedFile { path, bytes, blake3 })
+    });
+    files.collect()
+}
+
+/// A record with a last line that is its hash.
+fn seal(record: &str) -> String {
+    format!("{record}\n{}\n", hash(record.as_bytes()))
+}
+
+/// Takes the record out of what [`seal`] made, or says what is wrong with it.
+fn unseal(sealed: &[u8]) -> Result<&[u8], String> {
+    let lines = sealed.strip_suffix(b"\n").unwrap_or(sealed);
+    let end = lines.iter().rposition(|byte| *byte == b'\n').unwrap_or(lines.len());
+    let (record, wanted) = lines.split_at(end);
+    let wanted = String::from_utf8_lossy(wanted.strip_prefix(b"\n").unwrap_or(wanted));
+    let found = hash(record);
+    match found == wanted {
+        true => Ok(record),
+        false => Err(format!("has blake3 {found}, it ends with {wanted:?}")),
+    }
 }
 
 /// Ends its task when the stage that waits for it is gone.
@@ -172,5 +294,41 @@ impl<T> AbortOnDrop<Result<T>> {
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_was_changed_anywhere_is_not_read() {
+        let sealed = seal("{\"key\": \"a\"}").into_bytes();
+        assert_eq!(unseal(&sealed), Ok(&b"{\"key\": \"a\"}"[..]));
+        for at in 0..sealed.len() - 1 {
+            let mut changed = sealed.clone();
+            changed[at] ^= 4;
+            assert!(unseal(&changed).is_err(), "byte {at}");
+            assert!(unseal(&sealed[..at]).is_err(), "cut off at {at}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_was_recorded_is_named_with_both_hashes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pieces");
+        fs::write(&path, b"abc").unwrap();
+        // BLAKE3 of "abc", from the b3sum of its authors.
+        let blake3 = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85".to_owned();
+        let file = StagedFile { path: path.clone(), bytes: 3, blake3: blake3.clone() };
+        assert_eq!(file.damage(), None);
+        for damaged in [&b"abd"[..], b"ab", b""] {
+            fs::write(&path, damaged).unwrap();
+            let why = file.damage().expect("it differs");
+            assert!(why.contains("pieces") && why.contains(&blake3), "{why}");
+            assert!(why.contains(&hash(damaged)), "{why}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(file.damage().expect("it is gone").contains("cannot be read"));
     }
 }
