@@ -91,6 +91,12 @@ $(AXE):
 	mkdir -p $(VENV)/axe-core-4.14.1
 	cd $(VENV)/axe-core-4.14.1 && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz
 
+$(VENV)/s3-installed: PACKAGES = 'moto[server]==5.2.5'
+
+.PHONY: s3
+s3: build $(VENV)/s3-installed ## the tests of object stores against an S3 server on loopback, in Python
+	$(VENV)/bin/python scripts/with-s3.py $(CARGO) nextest run --workspace --locked --no-capture -E 'test(object_store)'
+
 .PHONY: interop
 interop: build ## exports, imports and open folders against the other libraries themselves (several GB of Python)
 	scripts/interop.sh interop

@@ -35,9 +35,11 @@ use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use ingest::source::SourceKind;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use shard::Dataset;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
 use shard::dataset::Snapshot;
 use shard::schema::DatasetKind;
+use shard::{Dataset, store};
 
 use crate::exec::source_scan::SourceTable;
 use crate::function::parse_settings;
@@ -49,6 +51,8 @@ use crate::{Result, lineage};
 const DEFAULT_CATALOG: &str = "datafusion";
 /// The folder of a corpus, or beside it, that holds training runs.
 const RUNS: &str = "runs";
+/// Bytes at the end of a Parquet file that say how long its footer is.
+const FOOTER_TAIL_BYTES: u64 = 8;
 /// The table of the checkpoints of all runs.
 const CHECKPOINTS: &str = "checkpoints";
 
@@ -83,7 +87,10 @@ pub async fn register_as(ctx: &SessionContext, corpus: &Path, schema: Option<&st
             catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new()))?;
         }
     }
-    let corpus = std::path::absolute(corpus).map_err(shard::Error::io("find", corpus))?;
+    let corpus = match store::is_object(corpus) {
+        true => corpus.to_owned(),
+        false => std::path::absolute(corpus).map_err(shard::Error::io("find", corpus))?,
+    };
     let mut listed = Vec::new();
     let replace = |name: String, table: Arc<dyn TableProvider>| -> Result<()> {
         let name = match schema {
@@ -155,7 +162,8 @@ pub fn versions(corpus: &Path) -> Result<Vec<(PathBuf, Vec<u64>)>> {
 
 /// Returns a table of exactly the shards that the manifests of `snapshots` name.
 ///
-/// Its columns are those of the first shard's footer, text as [`DataType::Utf8View`]; without a shard, those of `kind`.
+/// Its columns are those of the first shard's footer, text as [`DataType::Utf8View`]; without a shard, those of `kind`. Shards in
+/// a store are read from there, by the ranges that a question needs.
 ///
 /// # Errors
 /// When the first shard cannot be read.
@@ -164,19 +172,23 @@ pub(crate) fn table(
     kind: DatasetKind,
     snapshots: &[Snapshot],
 ) -> Result<Arc<dyn TableProvider>> {
-    let shards: Vec<PathBuf> = snapshots
+    let shards: Vec<(PathBuf, u64)> = snapshots
         .iter()
         .flat_map(|snapshot| {
-            snapshot.manifest.shards.iter().map(|shard| snapshot.shard_path(shard))
+            let shards = snapshot.manifest.shards.iter();
+            shards.map(|shard| (snapshot.shard_path(shard), shard.bytes))
         })
         .collect();
-    let Some(first) = shards.first() else {
+    let Some((first, bytes)) = shards.first() else {
         return Ok(Arc::new(EmptyTable::new(kind.schema())));
     };
-    let schema = footer_schema(first)?;
+    let schema = footer_schema(first, *bytes)?;
     let urls = shards
         .iter()
-        .map(|path| {
+        .map(|(path, _)| {
+            if store::is_object(path) {
+                return object_url(runtime, path);
+            }
             // Object stores know no `..`.
             let path = path.canonicalize().map_err(shard::Error::io("find", path))?;
             let url = url::Url::from_file_path(&path).expect("the path is absolute");
@@ -192,16 +204,48 @@ pub(crate) fn table(
     Ok(Arc::new(ListingTable::try_new(config)?.with_cache(statistics)))
 }
 
-/// The columns of a shard as queries see them.
-fn footer_schema(path: &Path) -> Result<SchemaRef> {
-    let file = File::open(path).map_err(shard::Error::io("open", path))?;
-    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-        .map_err(shard::Error::arrow("read", path))?;
+/// The name of an object in scans; the engine learns how its store is reached.
+fn object_url(runtime: &RuntimeEnv, path: &Path) -> Result<ListingTableUrl> {
+    let (root, client, key) = store::client(path)?;
+    let refuse = |error: url::ParseError| shard::Error::Missing {
+        what: format!("the store `{root}`: {error}"),
+        hint: "write it as `s3://bucket`".to_owned(),
+    };
+    let mut url = url::Url::parse(&root).map_err(refuse)?;
+    runtime.register_object_store(&url, client);
+    // Keys may have characters that addresses have another meaning for.
+    let parts = key.parts().map(|part| part.as_ref().to_owned());
+    url.path_segments_mut().expect("it has a host").clear().extend(parts);
+    Ok(ListingTableUrl::try_new(url, None)?)
+}
+
+/// The columns of a shard of `bytes` bytes as queries see them.
+fn footer_schema(path: &Path, bytes: u64) -> Result<SchemaRef> {
+    let footer = match store::is_object(path) {
+        true => object_footer(path, bytes)?,
+        false => {
+            let file = File::open(path).map_err(shard::Error::io("open", path))?;
+            ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+                .map_err(shard::Error::arrow("read", path))?
+        }
+    };
     let fields = footer.schema().fields().iter().map(|field| match field.data_type() {
         DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
         _ => Arc::clone(field),
     });
     Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
+
+/// Reads the footer of a shard in a store: its length, then itself.
+fn object_footer(path: &Path, bytes: u64) -> Result<ArrowReaderMetadata> {
+    let error = |error: ParquetError| shard::Error::arrow("read", path)(error);
+    let end = store::read_range(path, bytes.saturating_sub(FOOTER_TAIL_BYTES)..bytes)?;
+    let tail: [u8; 8] = end.try_into().map_err(|_| error(ParquetError::EOF("no footer".into())))?;
+    let length = FooterTail::try_new(&tail).map_err(error)?.metadata_length() as u64;
+    let end = bytes - FOOTER_TAIL_BYTES;
+    let footer = store::read_range(path, end.saturating_sub(length)..end)?;
+    let footer = ParquetMetaDataReader::decode_metadata(&footer).map_err(error)?;
+    Ok(ArrowReaderMetadata::try_new(Arc::new(footer), ArrowReaderOptions::new()).map_err(error)?)
 }
 
 /// The newest metrics of every run in or beside the corpus, by the run's name.
@@ -223,7 +267,7 @@ pub(crate) fn run_folders(corpus: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for folder in [Some(corpus), corpus.parent()].into_iter().flatten() {
         let folder = folder.join(RUNS);
-        for run in shard::store::list(&folder)? {
+        for run in store::list(&folder)? {
             let path = folder.join(&run);
             found.push((run, path));
         }

@@ -537,7 +537,7 @@ async fn raw(
     let (corpus, folder) = match job {
         Some(job) => {
             let job = LoadedJob::load(job, &[])?;
-            (job.corpus(), job.folder().to_owned())
+            (job.origin().unwrap_or_else(|| job.corpus()), job.folder().to_owned())
         }
         None => {
             let above = corpus.parent().filter(|above| !above.as_os_str().is_empty());
@@ -606,7 +606,9 @@ pub(crate) fn datasets(path: &Path) -> Result<Vec<Dataset>> {
 
 fn clean(path: &Path, is_json: bool) -> Result<ExitCode> {
     // Shards of a takedown that was killed are named by its manifests alone.
-    takedown::finish(path)?;
+    if !store::is_object(path) {
+        takedown::finish(path)?;
+    }
     let mut removed = Vec::new();
     for dataset in datasets(path)? {
         removed.extend(dataset.clean()?);

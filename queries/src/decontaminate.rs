@@ -98,10 +98,10 @@ pub fn report(
     let tokenizer = match snapshot.manifest.kind {
         DatasetKind::Documents => None,
         DatasetKind::Tokens => {
-            let info = snapshot.manifest.tokenizer.as_ref().ok_or_else(|| {
+            let path = snapshot.local_tokenizer()?.ok_or_else(|| {
                 refuse("its manifest names no tokenizer".to_owned(), "make the dataset again")
             })?;
-            Some(Tokenizer::load(&snapshot.path.join(&info.path))?)
+            Some(Tokenizer::load(&path)?)
         }
         other => {
             let message = format!("it is a dataset of {other}, which has no text");

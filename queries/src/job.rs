@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use ingest::crawl::CrawlConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use shard::config;
+use shard::{config, store};
 
 use crate::benchmark::DecontaminateConfig;
 use crate::{Error, Result};
@@ -22,8 +22,11 @@ const MEMORY_MIN: Bytes = Bytes(64 << 20);
 pub struct Job {
     /// Its name, in logs and cards.
     pub name: String,
-    /// The corpus folder, relative to the job file.
+    /// The corpus folder, relative to the job file, or a place in an object store: `s3://bucket/folder`.
     pub output: String,
+    /// The local folder in which a corpus of an object store is made; one of the user's cache, without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<String>,
     /// Decides splits and the order of documents.
     #[serde(default = "seed")]
     pub seed: u64,
@@ -291,15 +294,32 @@ impl LoadedJob {
         self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    /// The corpus folder.
+    /// The local corpus folder: the job's output, or the working copy of an output in a store.
     #[must_use]
     pub fn corpus(&self) -> PathBuf {
-        self.resolve(&self.job.output)
+        match (self.origin(), &self.job.scratch) {
+            (None, _) => self.resolve(&self.job.output),
+            (Some(_), Some(scratch)) => self.resolve(scratch),
+            (Some(origin), None) => {
+                let name = shard::manifest::hash(origin.display().to_string().as_bytes());
+                store::cache_folder().join("jobs").join(&name[..16])
+            }
+        }
+    }
+
+    /// The job's output, where that is in an object store.
+    #[must_use]
+    pub fn origin(&self) -> Option<PathBuf> {
+        let output = Path::new(self.job.output.trim_end_matches('/'));
+        store::is_object(output).then(|| output.to_owned())
     }
 
     /// A path of the job as seen from the working folder, without detours by `..`.
     #[must_use]
     pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        if store::is_object(path.as_ref()) {
+            return path.as_ref().to_owned();
+        }
         let mut resolved = PathBuf::new();
         for part in self.folder().join(path).components() {
             let can_go_up = matches!(resolved.components().next_back(), Some(Component::Normal(_)));
@@ -330,9 +350,18 @@ impl LoadedJob {
 
     fn check(&self) -> Result<()> {
         let job = &self.job;
-        if job.output.contains("://") {
-            let hint = "write to a folder and copy it to the store".to_owned();
-            return Err(self.error("output", "object stores are not supported yet", Some(hint)));
+        let output = Path::new(&job.output);
+        if job.output.contains("://") && (!store::is_object(output) || store::is_web(output)) {
+            let hint = "name a folder, or a place in `s3://`, `gs://` or `az://`".to_owned();
+            let message = format!("nothing can be written to `{}`", job.output);
+            return Err(self.error("output", message, Some(hint)));
+        }
+        if let Some(scratch) = &job.scratch
+            && (self.origin().is_none() || scratch.contains("://"))
+        {
+            let hint = "name a local folder, for an `output` in an object store".to_owned();
+            let message = format!("`{scratch}` cannot be the working copy of `{}`", job.output);
+            return Err(self.error("scratch", message, Some(hint)));
         }
         if job.memory < MEMORY_MIN {
             let message = format!("{} is too little memory, the least is {MEMORY_MIN}", job.memory);

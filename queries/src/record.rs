@@ -115,7 +115,7 @@ fn find(snapshot: &Snapshot, folder: &Path, row: Row) -> Result<Record> {
         snapshot.manifest.sources.iter().find(|read| read.source == name && read.file == file.name);
     // A repository changes its size when it packs its objects.
     let is_other =
-        |was: &&shard::manifest::SourceRead| was.bytes != file.bytes && file.path.is_file();
+        |was: &&shard::manifest::SourceRead| was.bytes != file.bytes && !file.path.is_dir();
     if let Some(was) = was.filter(is_other) {
         return Err(Error::Shard(shard::Error::Missing {
             what: format!(
@@ -128,10 +128,11 @@ fn find(snapshot: &Snapshot, folder: &Path, row: Row) -> Result<Record> {
         }));
     }
     let range = place.and_then(|place| reader.range_of(&file, place));
-    for batch in reader.open(&file, range)? {
+    let local = SourceFile { path: shard::store::local_copy(&file.path)?, ..file.clone() };
+    for batch in reader.open(&local, range)? {
         if let Some(found) = Found::in_batch(&batch?, &locator) {
             let Found { text, reject, bytes } = found;
-            let raw = reader.raw(&file, place, bytes)?.map(bytes_of).transpose()?;
+            let raw = reader.raw(&local, place, bytes)?.map(bytes_of).transpose()?;
             return Ok(Record { source: name, path: file.path, locator, reject, text, raw });
         }
     }

@@ -16,13 +16,16 @@ use shard::{Dataset, store};
 use crate::job::LoadedJob;
 use crate::progress::{Talk, Unit};
 use crate::session::{self, Limits};
+use crate::stage::takedowns::TAKEDOWNS;
 use crate::stage::{
-    Run, Stop, contamination, conversations, documents, duplicates, repeats, tokens,
+    self, Run, Stop, contamination, conversations, documents, duplicates, repeats, tokens,
 };
 use crate::{Error, Result, takedown};
 
 /// The trainer's program, beside ours.
 const TRAINER: &str = "gristmill-train";
+/// The file of a working copy that says what it is a copy of.
+pub(crate) const ORIGIN: &str = ".origin";
 
 /// What a run left behind; its counts add up.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -175,12 +178,13 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
     let corpus = job.corpus();
     store::create_folder(&corpus)?;
     let _lock = lock(&corpus)?;
+    pull(&job, options.talk)?;
     takedown::finish(&corpus)?;
     for kind in DatasetKind::ALL {
         Dataset::at(corpus.join(kind.name())).remove_half_written()?;
     }
-    let mut summary =
-        Summary { job: job.job.name.clone(), corpus: corpus.clone(), ..Summary::default() };
+    let mut summary = Summary { job: job.job.name.clone(), ..Summary::default() };
+    summary.corpus = job.origin().unwrap_or_else(|| corpus.clone());
     if let Some(config) = &job.job.crawl {
         let mut config = config.clone();
         config.output = job.resolve(&config.output);
@@ -255,6 +259,30 @@ fn run_folder(corpus: &Path, recipe: &Path) -> PathBuf {
     corpus.join("runs").join(recipe.file_stem().unwrap_or_default())
 }
 
+/// Brings the working copy of a corpus in a store up to date, and notes in it what it is a copy of.
+fn pull(job: &LoadedJob, talk: Talk) -> Result<()> {
+    let Some(origin) = job.origin() else { return Ok(()) };
+    let note = job.corpus().join(ORIGIN);
+    let text = format!("{}\n", origin.display());
+    let found = store::read(&note)?;
+    if found.as_ref().is_some_and(|found| *found != text.as_bytes()) {
+        let found = String::from_utf8_lossy(&found.unwrap_or_default()).trim().to_owned();
+        let message = format!("`{}` is the working copy of `{found}`", job.corpus().display());
+        let hint = "give each output a `scratch` of its own".to_owned();
+        return Err(job.error("scratch", message, Some(hint)));
+    }
+    store::replace(&note, text.as_bytes())?;
+    let names = DatasetKind::ALL.into_iter().map(DatasetKind::name).chain([TAKEDOWNS]);
+    let mut came = 0;
+    for name in names {
+        came += stage::dataset_of(job, name).pull()?;
+    }
+    if came > 0 {
+        talk.say(format!("{:>12}  {came} files from {}", "store", origin.display()));
+    }
+    Ok(())
+}
+
 /// Takes the corpus for this process, until it ends.
 pub(crate) fn lock(corpus: &Path) -> Result<File> {
     let path = corpus.join(".lock");
@@ -277,6 +305,13 @@ pub(crate) fn lock(corpus: &Path) -> Result<File> {
 /// # Errors
 /// When the crawl cannot go on, or the user asked to stop.
 pub async fn crawl(config: &CrawlConfig, options: &Options) -> Result<ingest::crawl::CrawlSummary> {
+    if store::is_object(&config.output) {
+        return Err(Error::Job {
+            place: "crawl.output".to_owned(),
+            message: format!("`{}` is in an object store", config.output.display()),
+            hint: Some("crawl into a folder: its journal is written all the time".to_owned()),
+        });
+    }
     let flag = CancelFlag::new();
     let task = options.talk.task("crawl", config.max_pages, Unit::Count("pages"));
     let mut stop = options.stop.clone();

@@ -82,6 +82,9 @@ pub fn verify(path: &Path, deep: bool, repair: bool, talk: Talk) -> Result<Repor
 
 /// Takes the corpus that `path` is or is in, where runs take it, too.
 fn lock(path: &Path) -> Result<Option<std::fs::File>> {
+    if shard::store::is_object(path) {
+        return Ok(None);
+    }
     let above = path.canonicalize().map_err(shard::Error::io("find", path))?;
     let corpus = above.ancestors().take(2).find(|folder| folder.join(".lock").is_file());
     corpus.map(run::lock).transpose()

@@ -1,6 +1,8 @@
 //! A dataset as a folder: versions, commit, verification, clean-up.
+//!
+//! The folder is a local one, or one in an object store, named `s3://bucket/folder`: see [`crate::store`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::manifest::{Manifest, Shard, hash};
 use crate::{Error, Result, store};
 
+mod origin;
 mod verify;
 
 pub use verify::{Failure, Verification};
@@ -23,6 +26,8 @@ pub const STAGING: &str = "staging";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
     path: PathBuf,
+    /// The place in a store that the folder is a working copy of.
+    origin: Option<PathBuf>,
 }
 
 /// One version of a dataset, as read from disk.
@@ -42,7 +47,7 @@ impl Dataset {
     /// Names the dataset in `path`; nothing is read or created yet.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), origin: None }
     }
 
     /// Its folder.
@@ -62,7 +67,11 @@ impl Dataset {
     /// # Errors
     /// When the folder cannot be read.
     pub fn versions(&self) -> Result<Vec<u64>> {
-        let names = store::list(&self.path.join(MANIFESTS))?;
+        let folder = self.path.join(MANIFESTS);
+        if store::is_web(&folder) {
+            return self.web_versions();
+        }
+        let names = store::list(&folder)?;
         Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
     }
 
@@ -79,15 +88,11 @@ impl Dataset {
             })?,
         };
         let path = self.manifest_path(version);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::Missing {
-                    what: format!("version {version} of dataset `{}`", self.path.display()),
-                    hint: format!("it has the versions {:?}", self.versions()?),
-                });
-            }
-            Err(error) => return Err(Error::io("read", &path)(error)),
+        let Some(bytes) = store::read(&path)? else {
+            return Err(Error::Missing {
+                what: format!("version {version} of dataset `{}`", self.path.display()),
+                hint: format!("it has the versions {:?}", self.versions()?),
+            });
         };
         let (manifest, manifest_hash) =
             Manifest::from_bytes_hashed(&bytes, &path.display().to_string())?;
@@ -115,24 +120,42 @@ impl Dataset {
         manifest.counts.assert_complete(manifest.kind.name());
         let bytes = manifest.to_bytes();
         let manifest_hash = hash(&bytes);
-        if let Some(newest) = self.newest()?
-            && newest.manifest_hash == manifest_hash
-        {
+        self.commit_to_origin(base, &manifest)?;
+        if let Some(newest) = self.same_as(base, &manifest_hash)? {
             // Whoever made it may have died before its name was durable.
             store::sync_folder(&self.path.join(MANIFESTS))?;
             return Ok(newest);
         }
+        let sizes = self.sizes()?;
         for shard in &manifest.shards {
             let path = self.path.join(&shard.path);
-            let found = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+            let found = sizes
+                .of(&shard.path)?
+                .ok_or_else(|| Error::io("read", &path)(io::ErrorKind::NotFound.into()))?;
             assert_eq!(found, shard.bytes, "shard `{}` changed before its commit", path.display());
         }
         let version = base + 1;
         store::create_folder(&self.path.join(MANIFESTS))?;
+        store::check_conditional(&self.path.join(MANIFESTS))?;
         if !store::put_if_absent(&self.manifest_path(version), &bytes)? {
-            return Err(Error::Conflict { dataset: self.path.clone(), version });
+            // An earlier try of this commit may have gone through, and others have come after it.
+            let newest = self.newest()?.filter(|it| it.manifest_hash == manifest_hash);
+            return newest.ok_or_else(|| Error::Conflict { dataset: self.path.clone(), version });
         }
         Ok(Snapshot { path: self.path.clone(), version, manifest_hash, manifest })
+    }
+
+    /// The newest version, if its manifest has this hash; in a store, where each look costs a request, the version `base`.
+    fn same_as(&self, base: u64, manifest_hash: &str) -> Result<Option<Snapshot>> {
+        let found = match (store::is_object(&self.path), base) {
+            (true, 0) => None,
+            (true, base) => match store::read(&self.manifest_path(base))? {
+                Some(bytes) if hash(&bytes) == manifest_hash => Some(self.open(Some(base))?),
+                _ => None,
+            },
+            (false, _) => self.newest()?,
+        };
+        Ok(found.filter(|found| found.manifest_hash == manifest_hash))
     }
 
     /// Removes every file that no version names, and returns them, sorted.
@@ -147,6 +170,9 @@ impl Dataset {
             let manifest = self.open(Some(version))?.manifest;
             named.extend(manifest.shards.into_iter().map(|shard| shard.path));
             named.extend(manifest.tokenizer.map(|tokenizer| tokenizer.path));
+        }
+        if store::is_object(&self.path) {
+            return self.clean_objects(&named);
         }
         let mut removed = Vec::new();
         let staging = self.staging();
@@ -178,6 +204,10 @@ impl Dataset {
     /// # Errors
     /// When a folder cannot be read or a file cannot be removed.
     pub fn remove_half_written(&self) -> Result<()> {
+        // Objects are whole or not there.
+        if store::is_object(&self.path) {
+            return Ok(());
+        }
         for folder in [DATA, MANIFESTS, "."] {
             let folder = self.path.join(folder);
             for name in store::list(&folder)? {
@@ -190,8 +220,69 @@ impl Dataset {
         Ok(())
     }
 
+    fn clean_objects(&self, named: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        for (name, _) in store::list_objects(&self.path)? {
+            let file = name.rsplit('/').next().unwrap_or_default();
+            let is_ours = name.starts_with(&format!("{DATA}/"))
+                || file.starts_with(store::ASIDE)
+                || name.starts_with("tokenizer-");
+            if is_ours && !named.contains(&name) {
+                let path = self.path.join(&name);
+                store::remove(&path)?;
+                removed.push(path);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The versions of a dataset on the web, which lists no folders: 1, 2 and so on, as far as they go.
+    fn web_versions(&self) -> Result<Vec<u64>> {
+        let is_there = |version: u64| Ok(store::size(&self.manifest_path(version))?.is_some());
+        let mut above = 1;
+        while is_there(above)? {
+            above *= 2;
+        }
+        let mut newest = above / 2;
+        while above - newest > 1 {
+            let middle = newest.midpoint(above);
+            match is_there(middle)? {
+                true => newest = middle,
+                false => above = middle,
+            }
+        }
+        Ok((1..=newest).collect())
+    }
+
+    /// What tells the sizes of the files that a manifest names.
+    fn sizes(&self) -> Result<Sizes> {
+        if !store::is_object(&self.path) || store::is_web(&self.path) {
+            return Ok(Sizes { folder: self.path.clone(), listed: None });
+        }
+        // One answer for a thousand objects, instead of one for each.
+        let listed = store::list_objects(&self.path.join(DATA))?;
+        let named = listed.into_iter().map(|(name, size)| (format!("{DATA}/{name}"), size));
+        Ok(Sizes { folder: self.path.clone(), listed: Some(named.collect()) })
+    }
+
     pub(crate) fn manifest_path(&self, version: u64) -> PathBuf {
         self.path.join(MANIFESTS).join(format!("{version:08}.json"))
+    }
+}
+
+/// Sizes of the files of a dataset.
+struct Sizes {
+    folder: PathBuf,
+    /// Those of the shards of a dataset in a store.
+    listed: Option<BTreeMap<String, u64>>,
+}
+
+impl Sizes {
+    fn of(&self, path: &str) -> Result<Option<u64>> {
+        match self.listed.as_ref().filter(|_| path.starts_with(DATA)) {
+            Some(listed) => Ok(listed.get(path).copied()),
+            None => store::size(&self.folder.join(path)),
+        }
     }
 }
 
@@ -200,6 +291,27 @@ impl Snapshot {
     #[must_use]
     pub fn shard_path(&self, shard: &Shard) -> PathBuf {
         self.path.join(&shard.path)
+    }
+
+    /// Where a shard can be opened: where it lies, or its local copy, which is fetched and checked unless it is there.
+    ///
+    /// # Errors
+    /// When the store refuses, or has other bytes than the manifest says.
+    pub fn local_shard(&self, shard: &Shard) -> Result<PathBuf> {
+        store::local(&self.shard_path(shard), shard.bytes, &shard.blake3)
+    }
+
+    /// The same for the tokenizer of this version, if it names one.
+    ///
+    /// # Errors
+    /// As [`Snapshot::local_shard`].
+    pub fn local_tokenizer(&self) -> Result<Option<PathBuf>> {
+        let Some(tokenizer) = &self.manifest.tokenizer else { return Ok(None) };
+        let path = self.path.join(&tokenizer.path);
+        let Some(bytes) = store::size(&path)? else {
+            return Err(Error::io("read", &path)(io::ErrorKind::NotFound.into()));
+        };
+        store::local(&path, bytes, &tokenizer.fingerprint).map(Some)
     }
 
     /// The shards, each with the position of its first row in the dataset.
@@ -222,13 +334,11 @@ impl Snapshot {
         let shards = self.manifest.shards.iter();
         let shards = shards.map(|shard| (&shard.path, Some(shard.bytes)));
         let tokenizer = self.manifest.tokenizer.iter().map(|info| (&info.path, None));
+        let sizes = Dataset::at(&self.path).sizes()?;
         for (path, bytes) in shards.chain(tokenizer) {
-            let path = self.path.join(path);
-            match fs::metadata(&path) {
-                Ok(found) if bytes.is_none_or(|bytes| bytes == found.len()) => {}
-                Ok(_) => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-                Err(error) => return Err(Error::io("read", &path)(error)),
+            match sizes.of(path)? {
+                Some(found) if bytes.is_none_or(|bytes| bytes == found) => {}
+                _ => return Ok(false),
             }
         }
         Ok(true)
@@ -240,7 +350,9 @@ impl Snapshot {
     /// When they are not those of the manifest; the message names both hashes.
     pub fn verify(&self, shard: &Shard) -> Result<()> {
         let path = self.shard_path(shard);
-        let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+        let bytes = store::size(&path)?;
+        let bytes =
+            bytes.ok_or_else(|| Error::io("read", &path)(io::ErrorKind::NotFound.into()))?;
         let hint = "remove it and run the job again: complete shards are kept".to_owned();
         let what = format!("shard `{}`", path.display());
         if bytes != shard.bytes {

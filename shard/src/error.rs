@@ -21,6 +21,18 @@ pub enum Error {
         /// Why it was refused.
         source: io::Error,
     },
+    /// An object store refused a request, or did not answer it however often it was made.
+    #[error("cannot {action} `{url}`: {why}\nhint: {hint}")]
+    Store {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The object, as `scheme://bucket/key`.
+        url: String,
+        /// The store's answer, or what became of the connection.
+        why: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A dataset, manifest or shard breaks its own promises.
     #[error("cannot read {what}: {why}\nhint: {hint}")]
     Corrupt {

@@ -117,7 +117,7 @@ impl ShardWriter {
         let file = self.parquet.into_inner().map_err(error)?;
         let (bytes, blake3) = file.finish(&self.temporary)?;
         let file_name = format!("{}-{}.parquet", self.name, &blake3[..12]);
-        store::publish(&self.temporary, &self.folder.join(&file_name))?;
+        store::publish_shard(&self.temporary, &self.folder.join(&file_name), &blake3)?;
         Ok(Shard {
             path: format!("{DATA}/{file_name}"),
             split: self.split,

@@ -34,6 +34,8 @@ mod lineage;
 #[cfg(test)]
 mod mill;
 #[cfg(test)]
+mod object_store;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod repeats;

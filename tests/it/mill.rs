@@ -155,6 +155,7 @@ impl Mill {
         let mut command = Command::new(program("gristmill"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0");
+        command.env(store::CACHE, self.path("cache"));
         command
     }
 

@@ -121,7 +121,7 @@ impl Data {
                 Some(Box::new(MixtureReader::open(several, &[], &config(VALIDATION_SPLIT))?))
             }
         };
-        let tokenizer = folder.join(&info.path);
+        let tokenizer = snapshots[0].local_tokenizer()?.expect("the manifest names it");
         Ok(Self {
             train,
             validation: held_out,

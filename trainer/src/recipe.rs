@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use shard::config;
 use shard::packing::Packing;
+use shard::store;
 use toml::Table;
 
 use crate::adapter;
@@ -386,7 +387,7 @@ impl Recipe {
         let resolve =
             |key: &str, path: PathBuf| if is_given(key) { path } else { folder.join(path) };
         if !is_given("data") {
-            recipe.data.resolve(|path| folder.join(path));
+            recipe.data.resolve(|path| store::join(folder, path));
         }
         recipe.run = resolve("run", recipe.run);
         recipe.model.from = recipe.model.from.map(|from| resolve("model.from", from));
@@ -405,6 +406,10 @@ impl Recipe {
         let (train, model) = (&self.train, &self.model);
         if model.kind.is_some() == model.from.is_some() {
             let message = "`model` needs one of `kind` (a fresh model) and `from` (a folder)";
+            return Err(mistake(place, message));
+        }
+        if store::is_object(&self.run) {
+            let message = "`run` is in an object store: checkpoints are written to a folder";
             return Err(mistake(place, message));
         }
         if self.adapter.is_some() && model.from.is_none() {
@@ -474,7 +479,7 @@ fn extended(path: &Path, below: &mut Vec<PathBuf>) -> Result<Table> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let resolve = |value: &mut toml::Value| {
         if let Some(text) = value.as_str() {
-            *value = folder.join(text).display().to_string().into();
+            *value = store::join(folder, text).display().to_string().into();
         }
     };
     for key in ["data", "run"] {
@@ -600,6 +605,24 @@ mod tests {
         let recipe = Recipe::load(&path, &["run=elsewhere".to_owned()]).unwrap();
         assert_eq!(recipe.data, Sources::One(folder.path().join("d")));
         assert_eq!(recipe.run, Path::new("elsewhere"));
+    }
+
+    #[test]
+    fn data_may_be_in_an_object_store_and_runs_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.toml");
+        fs::write(&path, GOOD.replace("'d'", "'s3://bucket/tokens'")).unwrap();
+        let extends = folder.path().join("e.toml");
+        fs::write(&extends, "extends = 'r.toml'\n").unwrap();
+        for path in [&path, &extends] {
+            let data = Recipe::load(path, &[]).unwrap().data;
+            assert_eq!(data, Sources::One("s3://bucket/tokens".into()));
+        }
+        check(
+            &GOOD.replace("run = 'r'", "run = 's3://bucket/runs'"),
+            &[],
+            "r.toml: `run` is in an object store: checkpoints are written to a folder",
+        );
     }
 
     #[test]

@@ -846,8 +846,11 @@ fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, Value)>) {
     }
 }
 
-/// Returns the way from the folder `from` to `to`, with `/`.
+/// Returns the way from the folder `from` to `to`, with `/`; a place in a store is the same from everywhere.
 fn relative(to: &Path, from: &Path) -> Result<String> {
+    if shard::store::is_object(to) {
+        return Ok(to.display().to_string());
+    }
     let whole = |path: &Path| fs::canonicalize(path).map_err(Error::io("find", path));
     let (to, from) = (whole(to)?, whole(from)?);
     let shared = to.components().zip(from.components()).take_while(|(a, b)| a == b).count();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use shard::store;
 use walkdir::{DirEntry, WalkDir};
 
 use super::{SourceFile, SourceKind, git};
@@ -20,7 +21,8 @@ const NEAR_MISSES: usize = 5;
 /// A pattern is a file, a folder (searched for [`SourceKind::patterns`], everything below it) or a glob (`raw/*.warc.gz`, `**`,
 /// `{a,b}`), relative to `base`. Hidden files and folders are passed over in folders and globs, build output too where
 /// the kind is `code`. A name is the path relative to `base`; of a file elsewhere it is the last folder that the pattern
-/// names and what is below it, so that moving the data does not change a document's id.
+/// names and what is below it, so that moving the data does not change a document's id. A pattern that begins with `s3://`,
+/// `gs://` or `az://` names objects of a store in the same ways, one with `https://` a file on the web.
 ///
 /// # Errors
 /// When a pattern is no glob, names nothing (the message says where it was looked for, and what lies there), or two files get one name.
@@ -32,6 +34,12 @@ pub fn files(
     let mut found: BTreeMap<String, SourceFile> = BTreeMap::new();
     for pattern in patterns {
         let pattern = pattern.as_ref();
+        if store::is_object(Path::new(pattern)) {
+            for file in objects(kind, pattern)? {
+                add(&mut found, kind, file)?;
+            }
+            continue;
+        }
         let (root, glob) = split(pattern, base);
         let files = if glob.is_empty() {
             list(&root, kind, None)?
@@ -48,22 +56,82 @@ pub fn files(
             } else {
                 fs::metadata(&path).map_err(Error::io("look at", &path))?.len()
             };
-            let file = SourceFile { path, name, bytes };
-            if let Some(other) = found.get(&file.name).filter(|other| other.path != file.path) {
-                return Err(Error::Config {
-                    name: kind.name.to_owned(),
-                    message: format!(
-                        "`{}` and `{}` would both be called `{}`\nhint: make them two sources, or move them below the job",
-                        other.path.display(),
-                        file.path.display(),
-                        file.name
-                    ),
-                });
-            }
-            found.insert(file.name.clone(), file);
+            add(&mut found, kind, SourceFile { path, name, bytes })?;
         }
     }
     Ok(found.into_values().collect())
+}
+
+fn add(
+    found: &mut BTreeMap<String, SourceFile>,
+    kind: &SourceKind,
+    file: SourceFile,
+) -> Result<()> {
+    if let Some(other) = found.get(&file.name).filter(|other| other.path != file.path) {
+        return Err(Error::Config {
+            name: kind.name.to_owned(),
+            message: format!(
+                "`{}` and `{}` would both be called `{}`\nhint: make them two sources, or move them below the job",
+                other.path.display(),
+                file.path.display(),
+                file.name
+            ),
+        });
+    }
+    found.insert(file.name.clone(), file);
+    Ok(())
+}
+
+/// Returns the objects that `pattern` names in a store: one, those below a folder, or those that a glob matches.
+///
+/// They are named as files elsewhere are, so that moving data into a store changes no document's id.
+fn objects(kind: &SourceKind, pattern: &str) -> Result<Vec<SourceFile>> {
+    let pattern = pattern.trim_end_matches('/');
+    let refuse = |message: String| Error::Config { name: kind.name.to_owned(), message };
+    if kind.name == git::KIND.name {
+        let hint = "clone it to a folder, or read an archive of it with the source `code`";
+        return Err(refuse(format!("`{pattern}` is no folder with a repository\nhint: {hint}")));
+    }
+    let is_glob = |part: &str| part.contains(['*', '?', '[', '{']);
+    let parts: Vec<&str> = pattern.split('/').collect();
+    let n = parts.iter().position(|part| is_glob(part)).unwrap_or(parts.len());
+    let (root, glob) = (PathBuf::from(parts[..n].join("/")), parts[n..].join("/"));
+    let stored = |error: shard::Error| refuse(error.to_string());
+    let mut found = Vec::new();
+    if glob.is_empty()
+        && let Some(bytes) = store::size(&root).map_err(stored)?
+    {
+        found.push((root.clone(), bytes));
+    } else if store::is_web(&root) {
+        let hint = "name the file itself: servers on the web list no folders";
+        return Err(refuse(format!("nothing is at `{pattern}`\nhint: {hint}")));
+    } else {
+        let is_code = kind.document_kind == "code";
+        let set = match glob.is_empty() {
+            true => globs(kind.name, kind.patterns)?,
+            false => globs(kind.name, &[&glob])?,
+        };
+        for (name, bytes) in store::list_objects(&root).map_err(stored)? {
+            let mut folders = name.split('/');
+            let last = folders.next_back().unwrap_or_default();
+            let is_passed = name.split('/').any(|part| part.starts_with('.'))
+                || is_code && folders.any(|part| IGNORED_FOLDERS.contains(&part));
+            if !is_passed && set.is_match(if glob.is_empty() { last } else { name.as_str() }) {
+                found.push((root.join(&name), bytes));
+            }
+        }
+    }
+    if found.is_empty() {
+        let hint = "look at the prefix with the store's own tools";
+        return Err(refuse(format!("`path` names nothing: `{pattern}`\nhint: {hint}")));
+    }
+    // Nothing in a store is below it.
+    let base = Path::new("/");
+    let named = found.into_iter().map(|(path, bytes)| {
+        let name = name(&path, &root, base);
+        SourceFile { path, name, bytes }
+    });
+    Ok(named.collect())
 }
 
 /// Splits `pattern` into the folder (or file) that it names literally and the glob below it.

@@ -152,13 +152,13 @@ impl History {
 
     /// The dataset that it was trained on.
     pub(super) fn dataset(&self) -> Dataset {
-        Dataset::at(self.folder.join(&self.run.tokens.dataset))
+        Dataset::at(store::join(&self.folder, &self.run.tokens.dataset))
     }
 
     /// Whether it was trained on a version of the dataset in the folder `own`.
     pub(super) fn has_read(&self, own: &Path, version: u64) -> bool {
         self.run.datasets().any(|tokens| {
-            let path = self.folder.join(&tokens.dataset);
+            let path = store::join(&self.folder, &tokens.dataset);
             path.canonicalize().unwrap_or(path) == own && tokens.version == version
         })
     }

@@ -271,7 +271,7 @@ fn bytes(place: &str, text: &str) -> Result<u64> {
 fn corpus(argument: &str) -> Result<Corpus> {
     let named = argument.split_once('=');
     let path = PathBuf::from(named.map_or(argument, |(_, path)| path));
-    if !path.is_dir() {
+    if !shard::store::is_object(&path) && !path.is_dir() {
         return Err(Error::Shard(shard::Error::Missing {
             what: format!("the corpus `{}`", path.display()),
             hint: "name the `output` folder of a job".to_owned(),
@@ -295,7 +295,10 @@ fn corpus(argument: &str) -> Result<Corpus> {
 }
 
 fn folder_name(path: &Path) -> Result<String> {
-    let whole = path.canonicalize().map_err(shard::Error::io("find", path))?;
+    let whole = match shard::store::is_object(path) {
+        true => path.to_owned(),
+        false => path.canonicalize().map_err(shard::Error::io("find", path))?,
+    };
     let name = whole.file_name().map(|name| name.to_string_lossy().to_lowercase());
     Ok(name.unwrap_or_default().replace(['-', '.', ' '], "_"))
 }

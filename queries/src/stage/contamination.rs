@@ -336,7 +336,7 @@ impl Texts<'_> {
         rows: Rows<'_>,
         mut visit: impl FnMut(u64, Id, &str) -> Result<()>,
     ) -> Result<()> {
-        let path = self.snapshot.shard_path(shard);
+        let path = self.snapshot.local_shard(shard)?;
         let error = |error: parquet::errors::ParquetError| {
             Error::from(shard::Error::arrow("read", &path)(error))
         };

@@ -77,7 +77,7 @@ pub async fn execute(run: &Run, left: &Left) -> Result<[Snapshot; 2]> {
 }
 
 fn write(left: &Left, shard: &Shard, index: usize, datasets: &[Dataset; 2]) -> Result<Written> {
-    let path = left.documents.shard_path(shard);
+    let path = left.documents.local_shard(shard)?;
     let name = format!("train-{index:05}");
     let [mut conversations, mut preferences] = KINDS.map(Part::new);
     let columns = [&["id", "text", "metadata"], &PROVENANCE[..]].concat();

@@ -1,7 +1,5 @@
 //! What the steps of a job have cost. Times are no part of a dataset, whose bytes depend on its inputs alone: they lie in `runs/`.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +8,7 @@ use shard::store;
 
 use crate::Result;
 use crate::exec::filter_chain::StepCost;
+use crate::job::LoadedJob;
 
 /// The costs of making one version of `documents`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,12 +27,16 @@ fn path(corpus: &Path, version: u64) -> PathBuf {
 ///
 /// # Errors
 /// When the file system refuses.
-pub(super) fn write(corpus: &Path, snapshot: &Snapshot, steps: Vec<StepCost>) -> Result<()> {
-    let path = path(corpus, snapshot.version);
+pub(super) fn write(job: &LoadedJob, snapshot: &Snapshot, steps: Vec<StepCost>) -> Result<()> {
+    let path = path(&job.corpus(), snapshot.version);
     store::create_folder(path.parent().expect("it has a folder"))?;
     let costs = Costs { manifest: snapshot.manifest_hash.clone(), steps };
     let text = serde_json::to_vec_pretty(&costs).expect("names and numbers");
-    Ok(store::replace(&path, &text)?)
+    store::replace(&path, &text)?;
+    match job.origin() {
+        Some(origin) => Ok(store::replace(&self::path(&origin, snapshot.version), &text)?),
+        None => Ok(()),
+    }
 }
 
 /// Returns what a version has cost, if this corpus knows.
@@ -42,11 +45,7 @@ pub(super) fn write(corpus: &Path, snapshot: &Snapshot, steps: Vec<StepCost>) ->
 /// When the file cannot be read.
 pub fn read(corpus: &Path, snapshot: &Snapshot) -> Result<Option<Costs>> {
     let path = path(corpus, snapshot.version);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
-    };
+    let Some(text) = store::read(&path)? else { return Ok(None) };
     let costs: Option<Costs> = serde_json::from_slice(&text).ok();
     // Of another version, in a folder that was copied together: better none than wrong ones.
     Ok(costs.filter(|costs| costs.manifest == snapshot.manifest_hash))

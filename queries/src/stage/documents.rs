@@ -259,7 +259,7 @@ impl Plan {
             last = Some(commit(&run.dataset(kind), manifest)?);
         }
         let snapshot = last.expect("there are three");
-        costs::write(&run.corpus(), &snapshot, costs)?;
+        costs::write(&run.job, &snapshot, costs)?;
         Ok(snapshot)
     }
 
@@ -291,7 +291,7 @@ impl Plan {
             let hash = move || -> Result<String> {
                 Ok(match reader.content_id(&read)? {
                     Some(id) => shard::manifest::hash(id.as_bytes()),
-                    None => store::hash_file(&read.path)?,
+                    None => store::hash_file(&store::local_copy(&read.path)?)?,
                 })
             };
             let hashed = tokio::task::spawn_blocking(hash).await;

@@ -52,7 +52,7 @@ impl Run {
     /// The dataset of `kind` in the job's corpus.
     #[must_use]
     pub fn dataset(&self, kind: DatasetKind) -> Dataset {
-        Dataset::at(self.corpus().join(kind.name()))
+        dataset_of(&self.job, kind.name())
     }
 
     /// The corpus folder.
@@ -70,6 +70,15 @@ impl Run {
             true => Err(Error::Interrupted),
             false => Ok(()),
         }
+    }
+}
+
+/// The dataset `name` of a job's corpus; one in a store is made in a local folder.
+pub(crate) fn dataset_of(job: &LoadedJob, name: &str) -> Dataset {
+    let folder = job.corpus().join(name);
+    match job.origin() {
+        None => Dataset::at(folder),
+        Some(origin) => Dataset::working_copy(folder, origin.join(name)),
     }
 }
 
@@ -136,6 +145,7 @@ pub fn commit(dataset: &Dataset, manifest: Manifest) -> Result<Snapshot> {
     let base = dataset.newest()?.map_or(0, |newest| newest.version);
     let snapshot = dataset.commit(base, manifest)?;
     card::write(&snapshot)?;
+    dataset.send_pages()?;
     Ok(snapshot)
 }
 

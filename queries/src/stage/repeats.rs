@@ -257,7 +257,7 @@ impl Search {
             .iter()
             .map(|path| SpillWriter::create(path, self.n_partitions, self.buffer_bytes()))
             .collect::<dedup::Result<Vec<_>>>()?;
-        let path = self.documents.shard_path(shard);
+        let path = self.documents.local_shard(shard)?;
         let mut row = self.first_rows[index];
         for batch in open_columns(&path, &["id", "text"])? {
             let batch = batch.map_err(shard::Error::arrow("read", &path))?;
@@ -388,7 +388,7 @@ impl Search {
         // As many rows at a time as their copies fit into memory.
         let n_ranges = bytes.div_ceil(self.thread_bytes).max(1);
         let range_rows = u32::try_from(shard.rows.div_ceil(n_ranges).max(1)).expect("32 bits");
-        let path = self.documents.shard_path(shard);
+        let path = self.documents.local_shard(shard)?;
         let mut row = self.first_rows[index];
         let mut range_end = row;
         let mut copies = Vec::new().into_iter().peekable();
@@ -651,7 +651,7 @@ impl Cuts {
     ) -> Result<Self> {
         let reader = match repeats {
             Some(repeats) => {
-                let path = repeats.shard_path(&repeats.manifest.shards[index]);
+                let path = repeats.local_shard(&repeats.manifest.shards[index])?;
                 let reader = open_columns(&path, &["id", "start", "end"])?;
                 Some((path, reader))
             }

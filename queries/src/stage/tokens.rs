@@ -460,7 +460,7 @@ pub(crate) fn read_columns(
     columns: &[&str],
     mut visit: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let path = snapshot.shard_path(shard);
+    let path = snapshot.local_shard(shard)?;
     for batch in open_columns(&path, columns)? {
         visit(&batch.map_err(shard::Error::arrow("read", &path))?)?;
     }

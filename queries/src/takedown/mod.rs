@@ -116,6 +116,15 @@ pub(crate) async fn takedown(
 ) -> Result<ExitCode> {
     let corpus = &arguments.corpus;
     check_reason(&arguments.reason)?;
+    if shard::store::is_object(corpus) || corpus.join(run::ORIGIN).is_file() {
+        return Err(Error::Job {
+            place: corpus.display().to_string(),
+            message: "documents are taken down from local corpora only".to_owned(),
+            hint: Some(
+                "copy it to a folder, take them down there, and send the folder back".into(),
+            ),
+        });
+    }
     if !corpus.is_dir() {
         return Err(missing(corpus));
     }

@@ -193,15 +193,14 @@ fn a_full_disk_is_named_with_the_bytes_that_need_room() {
 
 const WRITER: &str = "GRISTMILL_WRITER";
 
-/// Commits of `n_writers` processes, which all want the next version.
-fn race(n_writers: u64, n_commits: u64) {
-    let folder = tempfile::tempdir().unwrap();
-    prepare(folder.path());
+/// Commits of `n_writers` processes, which all want the next version of the dataset in `folder`.
+fn race(folder: &Path, n_writers: u64, n_commits: u64) {
+    prepare(folder);
     let children: Vec<_> = (0..n_writers)
         .map(|writer| {
             Command::new(env::current_exe().unwrap())
                 .args(["--exact", "dataset::faults::no_commit_of_racing_processes_is_lost"])
-                .env(WRITER, format!("{writer} {n_commits} {}", folder.path().display()))
+                .env(WRITER, format!("{writer} {n_commits} {}", folder.display()))
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap()
@@ -210,7 +209,7 @@ fn race(n_writers: u64, n_commits: u64) {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    let dataset = Dataset::at(folder.path());
+    let dataset = Dataset::at(folder);
     let versions = dataset.versions().unwrap();
     let n = n_writers * n_commits;
     assert_eq!(versions, (1..=n + 1).collect::<Vec<_>>());
@@ -227,7 +226,7 @@ fn race(n_writers: u64, n_commits: u64) {
     println!("{n_writers} processes, {n} commits, 0 lost");
 }
 
-fn commit_often(writer: &str, n_commits: u64, folder: &Path) {
+pub(super) fn commit_often(writer: &str, n_commits: u64, folder: &Path) {
     let dataset = Dataset::at(folder);
     for commit in 0..n_commits {
         loop {
@@ -256,6 +255,21 @@ fn no_commit_of_racing_processes_is_lost() {
         return commit_often(parts[0], parts[1].parse().unwrap(), Path::new(parts[2]));
     }
     let n_commits = env::var("GRISTMILL_COMMITS").map_or(10, |n| n.parse().unwrap());
-    race(2, n_commits);
-    race(8, n_commits);
+    for n_writers in [2, 8] {
+        race(tempfile::tempdir().unwrap().path(), n_writers, n_commits);
+    }
+}
+
+#[test]
+fn no_commit_of_racing_processes_is_lost_in_an_object_store() {
+    let Ok(bucket) = env::var("GRISTMILL_S3") else {
+        println!("skipped: GRISTMILL_S3 names no bucket, `make s3` starts a server with one");
+        return;
+    };
+    let n_commits = env::var("GRISTMILL_COMMITS").map_or(10, |n| n.parse().unwrap());
+    for n_writers in [2, 8] {
+        let id = std::process::id();
+        let folder = format!("{bucket}/race-{id}/{n_writers}");
+        race(Path::new(&folder), n_writers, n_commits);
+    }
 }

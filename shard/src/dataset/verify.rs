@@ -72,10 +72,13 @@ impl Dataset {
                 let path = snapshot.shard_path(shard);
                 match snapshot.verify(shard) {
                     Err(error) => found.fail(path, error),
-                    Ok(()) if deep => match decode(&path, shard, &snapshot.manifest) {
-                        Ok(n_rows) => found.n_rows += n_rows,
-                        Err(error) => found.fail(path, error),
-                    },
+                    Ok(()) if deep => {
+                        let decoded = snapshot.local_shard(shard);
+                        match decoded.and_then(|path| decode(&path, shard, &snapshot.manifest)) {
+                            Ok(n_rows) => found.n_rows += n_rows,
+                            Err(error) => found.fail(path, error),
+                        }
+                    }
                     Ok(()) => {}
                 }
             }
@@ -99,6 +102,14 @@ impl Dataset {
     /// # Errors
     /// When the file system refuses, and [`Error::Format`] before anything is changed.
     pub fn repair(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        if store::is_object(&self.path) {
+            return Err(Error::Store {
+                action: "repair",
+                url: self.path.display().to_string(),
+                why: "objects are not moved: only folders are repaired".to_owned(),
+                hint: "remove the objects that `verify` names, and run the job again",
+            });
+        }
         let (mut wanted, mut unreadable) = (BTreeMap::new(), Vec::new());
         for version in self.versions()? {
             match self.open(Some(version)) {

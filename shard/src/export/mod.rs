@@ -228,6 +228,7 @@ pub fn export(snapshot: &Snapshot, config: &Config, output: &Path) -> Result<Exp
     }
     if let Some(tokenizer) = &mut exported.tokenizer {
         let path = snapshot.path.join(&tokenizer.path);
+        let path = snapshot.local_tokenizer()?.unwrap_or(path);
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
         "tokenizer.json".clone_into(&mut tokenizer.path);
         store::replace(&part.join(&tokenizer.path), &bytes)?;
@@ -269,6 +270,10 @@ fn check(snapshot: &Snapshot, config: &Config, kind: &ExportKind, output: &Path)
         let message = format!("its tokens have loss masks, `{}` has no place for them", kind.name);
         return Err(refuse(message, &format!("use one of `{}`", with.join("`, `"))));
     }
+    if store::is_object(output) {
+        let message = format!("`{}` is in an object store", output.display());
+        return Err(refuse(message, "name a folder, and copy it to the store"));
+    }
     if output.try_exists().map_err(Error::io("find", output))? {
         let message = format!("`{}` is there already", output.display());
         return Err(refuse(message, "name a folder that is not there yet"));
@@ -295,7 +300,7 @@ fn for_each_group(
 ) -> Result<()> {
     for shard in snapshot.manifest.split(split) {
         snapshot.verify(shard)?;
-        let path = snapshot.shard_path(shard);
+        let path = snapshot.local_shard(shard)?;
         let metadata = decode::footer(&path, shard)?;
         for (index, entry) in shard.row_groups.iter().enumerate() {
             visit(&decode::decode(&path, metadata.clone(), index, entry)?)?;

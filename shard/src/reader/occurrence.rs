@@ -33,7 +33,7 @@ impl SequenceReader {
     ) -> Result<Vec<Occurrence>> {
         let mut found = Vec::new();
         for groups in self.groups.chunk_by(|a, b| a.shard == b.shard) {
-            let path = self.shard_path(groups[0].shard);
+            let path = self.local_shard(groups[0].shard)?;
             let metadata = decode::footer(&path, self.shard(groups[0].shard))?;
             for group in groups {
                 let (ids, lengths) = decode::ids_and_lengths(&path, metadata.clone(), group.index)?;

@@ -19,7 +19,7 @@ pub(super) fn read_rows(
     if rows.is_empty() {
         return Ok(());
     }
-    let path = snapshot.shard_path(shard);
+    let path = snapshot.local_shard(shard)?;
     let error = |error: parquet::errors::ParquetError| {
         Error::from(shard::Error::arrow("read", &path)(error))
     };

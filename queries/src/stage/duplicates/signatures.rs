@@ -68,7 +68,7 @@ impl Methods {
             let context = ctx.task_ctx();
             let dataset = dataset.path().display().to_string();
             async move {
-                let (plan, sink, n_short) = plan?;
+                let SignaturePlan { plan, sink, n_short } = plan?;
                 datafusion::physical_plan::collect(plan, context).await?;
                 let written = sink.take().expect("the plan ended well");
                 assert_eq!(written.rows, shard.rows, "signatures and documents differ in rows");
@@ -146,7 +146,7 @@ impl Methods {
         shard: &Shard,
         first_row: u64,
         name: String,
-    ) -> Result<(Arc<dyn ExecutionPlan>, Arc<SignatureSink>, Arc<AtomicU64>)> {
+    ) -> Result<SignaturePlan> {
         let schema = schema_of(&documents.manifest);
         let priority = self
             .priority
@@ -204,8 +204,16 @@ impl Methods {
             SignatureSink::new(dataset.clone(), name, first_row, target, projection.schema());
         let sink = Arc::new(sink);
         let plan = DataSinkExec::new(projection, Arc::clone(&sink) as Arc<dyn DataSink>, None);
-        Ok((Arc::new(plan), sink, n_short))
+        Ok(SignaturePlan { plan: Arc::new(plan), sink, n_short })
     }
+}
+
+/// What signs the documents of one shard, and what is known once it ended.
+struct SignaturePlan {
+    plan: Arc<dyn ExecutionPlan>,
+    sink: Arc<SignatureSink>,
+    /// Documents that are shorter than a shingle.
+    n_short: Arc<AtomicU64>,
 }
 
 /// Compares the first `n` shards that an earlier run wrote with the hashes in its manifest.

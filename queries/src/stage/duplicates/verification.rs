@@ -13,8 +13,8 @@ use super::{Methods, SHARE};
 use crate::Result;
 use crate::stage::for_each;
 
-/// What the shingles of a text take for each of its bytes, about: 8 bytes for a word of 6.
-const SET_BYTES_PER_BYTE: f64 = 1.4;
+/// What the shingles of a text take for 10 of its bytes, about: 8 bytes for a word of 6.
+const SET_BYTES_PER_10: u64 = 14;
 
 /// A member of a cluster whose text is to be compared.
 #[derive(Clone, Copy, Debug)]
@@ -108,5 +108,5 @@ impl Methods {
 }
 
 fn set_bytes(text_bytes: u64) -> u64 {
-    (text_bytes as f64 * SET_BYTES_PER_BYTE) as u64
+    text_bytes * SET_BYTES_PER_10 / 10
 }
