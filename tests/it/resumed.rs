@@ -147,7 +147,10 @@ fn units(mill: &Mill, corpus: &str) -> BTreeMap<PathBuf, Unit> {
         .map(|file| file.path())
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
         .filter_map(|path| {
-            let record: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            // A line with the hash of the record follows it.
+            let sealed = fs::read(&path).ok()?;
+            let records = serde_json::Deserializer::from_slice(&sealed);
+            let record = records.into_iter::<Value>().next()?.ok()?;
             let shard = record["output"]["documents"]["path"].as_str();
             let shard =
                 shard.and_then(|shard| modified(&mill.path(corpus).join("documents").join(shard)));
