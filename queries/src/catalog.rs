@@ -10,6 +10,7 @@
 //! | `checkpoints` | of all training runs: those that are there, and those that gave way to newer ones |
 //! | `manifests` | every version of every dataset |
 //! | `warc('raw/*.warc.gz')`, … | the records of files, as `documents` with the column `reject` |
+//! | `crawl_log('raw')` | what came of every URL of the crawl into a folder |
 //! | `trained_on`, `seen_by`, `held_by`, `origin` | [from steps to documents and back](crate::lineage) |
 
 pub(crate) mod comment;
@@ -55,6 +56,8 @@ const RUNS: &str = "runs";
 const FOOTER_TAIL_BYTES: u64 = 8;
 /// The table of the checkpoints of all runs.
 const CHECKPOINTS: &str = "checkpoints";
+/// The function that gives the log of a crawl.
+const CRAWL_LOG: &str = "crawl_log";
 
 /// Returns a session whose tables are those of `corpus`.
 ///
@@ -139,6 +142,9 @@ pub async fn register_as(ctx: &SessionContext, corpus: &Path, schema: Option<&st
     for kind in sources {
         ctx.register_udtf(kind.name, Arc::new(SourceFunction { kind }));
     }
+    if Files::of(ctx) == Files::Any {
+        ctx.register_udtf(CRAWL_LOG, Arc::new(CrawlLogFunction));
+    }
     lineage::register(ctx, &corpus);
     Ok(())
 }
@@ -189,19 +195,29 @@ pub(crate) fn table(
             if store::is_object(path) {
                 return object_url(runtime, path);
             }
-            // Object stores know no `..`.
-            let path = path.canonicalize().map_err(shard::Error::io("find", path))?;
-            let url = url::Url::from_file_path(&path).expect("the path is absolute");
-            Ok(ListingTableUrl::try_new(url, None)?)
+            file_url(path)
         })
         .collect::<Result<Vec<_>>>()?;
+    // Shards never change, so what their footers say is read once per process.
+    let statistics = runtime.cache_manager.get_file_statistic_cache();
+    Ok(Arc::new(parquet_files(urls, schema)?.with_cache(statistics)))
+}
+
+/// A table of whole Parquet files.
+fn parquet_files(urls: Vec<ListingTableUrl>, schema: SchemaRef) -> Result<ListingTable> {
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
     let config = ListingTableConfig::new_with_multi_paths(urls)
         .with_listing_options(options.with_file_extension(".parquet"))
         .with_schema(schema);
-    // Shards never change, so what their footers say is read once per process.
-    let statistics = runtime.cache_manager.get_file_statistic_cache();
-    Ok(Arc::new(ListingTable::try_new(config)?.with_cache(statistics)))
+    Ok(ListingTable::try_new(config)?)
+}
+
+/// The name of a local file in scans.
+fn file_url(path: &Path) -> Result<ListingTableUrl> {
+    // Object stores know no `..`.
+    let path = path.canonicalize().map_err(shard::Error::io("find", path))?;
+    let url = url::Url::from_file_path(&path).expect("the path is absolute");
+    Ok(ListingTableUrl::try_new(url, None)?)
 }
 
 /// The name of an object in scans; the engine learns how its store is reached.
@@ -335,6 +351,37 @@ impl TableFunctionImpl for SourceFunction {
             let mut source = (kind.build)(kind.name, kind.document_kind, &settings)?;
             source.prepare(&files)?;
             Ok(SourceTable::new(Arc::from(source), kind.name, files))
+        };
+        Ok(Arc::new(open()?))
+    }
+}
+
+/// `crawl_log('raw')`: the log of the crawl into a folder, see [`ingest::crawl::log_schema`].
+#[derive(Debug)]
+struct CrawlLogFunction;
+
+impl TableFunctionImpl for CrawlLogFunction {
+    fn call_with_args(
+        &self,
+        arguments: TableFunctionArgs<'_, '_>,
+    ) -> EngineResult<Arc<dyn TableProvider>> {
+        let [folder] = arguments.exprs() else {
+            return plan_err!("`{CRAWL_LOG}` takes the folder of a crawl: `{CRAWL_LOG}('raw')`");
+        };
+        let Some(folder) = text_literal(folder) else {
+            return plan_err!("`{CRAWL_LOG}` takes its folder as a text literal");
+        };
+        let files = ingest::crawl::log_files(Path::new(folder)).map_err(crate::Error::from)?;
+        let Some(first) = files.first() else {
+            return plan_err!(
+                "`{folder}` has no log of a crawl: `crawl_log-00000.parquet` and so on\n\
+                 hint: name the folder that the crawl wrote to, its `output`"
+            );
+        };
+        let open = || -> Result<ListingTable> {
+            let bytes = store::size(first)?.unwrap_or_default();
+            let urls = files.iter().map(|path| file_url(path)).collect::<Result<Vec<_>>>()?;
+            parquet_files(urls, footer_schema(first, bytes)?)
         };
         Ok(Arc::new(open()?))
     }

@@ -188,6 +188,7 @@ pub async fn run(job: LoadedJob, options: Options) -> Result<Summary> {
     if let Some(config) = &job.job.crawl {
         let mut config = config.clone();
         config.output = job.resolve(&config.output);
+        config.certificates = config.certificates.map(|path| job.resolve(&path));
         crawl(&config, &options).await?;
     }
     let train = job.job.train.clone().filter(|_| options.train);

@@ -115,6 +115,10 @@ impl Archive {
         if let Some(address) = answer.address {
             extra.push_str(&format!("WARC-IP-Address: {address}\r\n"));
         }
+        // Source: IIPC, proposal 42 for WARC 1.1, in use by Common Crawl; the message is written as HTTP/1.1 has it.
+        if answer.is_http2 {
+            extra.push_str("WARC-Protocol: h2\r\n");
+        }
         let kind = if let Some(Revisit { profile, url, date }) = revisit {
             extra.push_str(&format!(
                 "WARC-Profile: {}\r\nWARC-Refers-To-Target-URI: {url}\r\nWARC-Refers-To-Date: {date}\r\n",

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{
     CONTENT_ENCODING, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER,
 };
-use reqwest::{Client, Response, redirect};
+use reqwest::{Certificate, Client, Response, Version, redirect};
 use url::Url;
 
 use super::CrawlConfig;
@@ -33,6 +33,8 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     pub(super) truncated: Option<&'static str>,
     pub(super) address: Option<IpAddr>,
+    /// Whether it came over HTTP/2; it is kept as HTTP/1.1 would have it.
+    pub(super) is_http2: bool,
     pub(super) request: String,
 }
 
@@ -43,19 +45,32 @@ pub(super) fn client(config: &CrawlConfig, names: Names) -> Result<Client> {
         drop(rustls::crypto::ring::default_provider().install_default());
     });
     let idle = Duration::from_secs_f64(config.idle_timeout_seconds);
+    let refuse = |why: String| Error::Crawl { what: "anything".to_owned(), why };
+    let certificates = match &config.certificates {
+        None => Vec::new(),
+        Some(path) => {
+            let pem = std::fs::read(path).map_err(Error::io("read", path))?;
+            let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+            if found.is_empty() {
+                return Err(refuse(format!("`{}` has no certificate in PEM", path.display())));
+            }
+            found
+        }
+    };
+    // Over TLS the server chooses between HTTP/2 and HTTP/1.1, otherwise it is HTTP/1.1.
     Client::builder()
+        .tls_certs_merge(certificates)
         .user_agent(&config.user_agent)
         .redirect(redirect::Policy::none())
         .no_proxy()
         .referer(false)
-        .http1_only()
         .connect_timeout(idle)
         .read_timeout(idle)
         .timeout(Duration::from_secs_f64(config.total_timeout_seconds))
         .pool_max_idle_per_host(config.per_host)
         .dns_resolver(PublicResolver { allow_private: config.allow_private, names })
         .build()
-        .map_err(|error| Error::Crawl { what: "anything".to_owned(), why: chain(&error) })
+        .map_err(|error| refuse(chain(&error)))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -145,6 +160,7 @@ fn describe(response: &Response, url: Url, conditions: &HeaderMap, config: &Craw
         body: Vec::new(),
         truncated: None,
         address: None,
+        is_http2: response.version() == Version::HTTP_2,
         request,
         url,
     }

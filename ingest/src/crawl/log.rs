@@ -69,8 +69,11 @@ pub(super) struct LogRow {
     pub(super) digest: Option<String>,
 }
 
-/// Returns the files of the log in `folder`, in order.
-pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Returns the files of the log of the crawl into `folder`, in order.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn log_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for number in 0.. {
         let path = path(folder, number);

@@ -32,7 +32,7 @@ mod worker;
 use environment::Environment;
 
 pub use commoncrawl::{CommonCrawlConfig, CommonCrawlProgress, fetch_records};
-pub use log::log_schema;
+pub use log::{log_files, log_schema};
 
 /// What to crawl, how far and how gently.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ pub struct CrawlConfig {
     pub obey_robots: bool,
     /// Whether addresses that are not public (loopback, private networks) and ports below 1024 other than 80 and 443 may be fetched.
     pub allow_private: bool,
+    /// A file of certificates (PEM) that are trusted beside those of the machine: of a site of your own, or of a proxy that reads along.
+    pub certificates: Option<PathBuf>,
     /// Date of every record (`2024-05-01T00:00:00Z`) instead of the time of fetching: the same site then gives the same bytes.
     pub record_date: Option<String>,
 }
@@ -128,6 +130,7 @@ impl Default for CrawlConfig {
             segment_bytes: 1 << 30,
             obey_robots: true,
             allow_private: false,
+            certificates: None,
             record_date: None,
         }
     }

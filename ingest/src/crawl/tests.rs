@@ -10,6 +10,7 @@ use crate::source::testing;
 
 mod bombs;
 mod hostile;
+mod http2;
 mod log;
 mod politeness;
 mod robots;

@@ -130,7 +130,7 @@ pub(super) async fn crawl(
         is_complete: crawl.frontier.progress.queued == 0,
         progress: crawl.frontier.progress,
         segments: archive::finished(&config.output)?,
-        logs: log::files(&config.output)?,
+        logs: log::log_files(&config.output)?,
     })
 }
 

@@ -106,3 +106,38 @@ async fn files_of_a_source_are_a_table() {
     let sql = format!("select text from jsonl('{}') order by text", file.display());
     check(folder.path(), &sql, "text\none\ntwo\n").await;
 }
+
+/// A row of a crawl's log, of which every number is `number`.
+fn write_log(path: &Path, number: i64) {
+    let schema = ingest::crawl::log_schema();
+    let numbers: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![number]));
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| arrow::compute::cast(&numbers, field.data_type()).unwrap());
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
+    let file = File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, schema, None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[tokio::test]
+async fn the_log_of_a_crawl_is_all_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    std::fs::create_dir(&raw).unwrap();
+    let table = format!("crawl_log('{}')", raw.display());
+    let ctx = SessionContext::new();
+    register(&ctx, folder.path()).await.unwrap();
+    let error = ctx.sql(&format!("select * from {table}")).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("`{}` has no log of a crawl", raw.display())), "{error}");
+    write_log(&raw.join("crawl_log-00000.parquet"), 2);
+    write_log(&raw.join("crawl_log-00001.parquet"), 40);
+    check(
+        folder.path(),
+        &format!("select url, sum(bytes) as bytes from {table} group by url order by url"),
+        "url,bytes\n2,2\n40,40\n",
+    )
+    .await;
+}
