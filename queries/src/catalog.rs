@@ -135,14 +135,10 @@ pub async fn register_as(ctx: &SessionContext, corpus: &Path, schema: Option<&st
     if schema.is_some() {
         return Ok(());
     }
-    let sources = match Files::of(ctx) {
-        Files::Any => ingest::source::KINDS,
-        Files::Corpus => &[],
-    };
-    for kind in sources {
-        ctx.register_udtf(kind.name, Arc::new(SourceFunction { kind }));
-    }
     if Files::of(ctx) == Files::Any {
+        for kind in ingest::source::KINDS {
+            ctx.register_udtf(kind.name, Arc::new(SourceFunction { kind }));
+        }
         ctx.register_udtf(CRAWL_LOG, Arc::new(CrawlLogFunction));
     }
     lineage::register(ctx, &corpus);
@@ -191,11 +187,9 @@ pub(crate) fn table(
     let schema = footer_schema(first, *bytes)?;
     let urls = shards
         .iter()
-        .map(|(path, _)| {
-            if store::is_object(path) {
-                return object_url(runtime, path);
-            }
-            file_url(path)
+        .map(|(path, _)| match store::is_object(path) {
+            true => object_url(runtime, path),
+            false => file_url(path),
         })
         .collect::<Result<Vec<_>>>()?;
     // Shards never change, so what their footers say is read once per process.
@@ -245,11 +239,16 @@ fn footer_schema(path: &Path, bytes: u64) -> Result<SchemaRef> {
                 .map_err(shard::Error::arrow("read", path))?
         }
     };
-    let fields = footer.schema().fields().iter().map(|field| match field.data_type() {
+    Ok(with_views(footer.schema()))
+}
+
+/// The columns of a file as queries see them, text as views.
+fn with_views(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
         DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
         _ => Arc::clone(field),
     });
-    Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// Reads the footer of a shard in a store: its length, then itself.
@@ -372,16 +371,15 @@ impl TableFunctionImpl for CrawlLogFunction {
             return plan_err!("`{CRAWL_LOG}` takes its folder as a text literal");
         };
         let files = ingest::crawl::log_files(Path::new(folder)).map_err(crate::Error::from)?;
-        let Some(first) = files.first() else {
+        if files.is_empty() {
             return plan_err!(
                 "`{folder}` has no log of a crawl: `crawl_log-00000.parquet` and so on\n\
                  hint: name the folder that the crawl wrote to, its `output`"
             );
-        };
+        }
         let open = || -> Result<ListingTable> {
-            let bytes = store::size(first)?.unwrap_or_default();
             let urls = files.iter().map(|path| file_url(path)).collect::<Result<Vec<_>>>()?;
-            parquet_files(urls, footer_schema(first, bytes)?)
+            parquet_files(urls, with_views(&ingest::crawl::log_schema()))
         };
         Ok(Arc::new(open()?))
     }

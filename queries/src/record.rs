@@ -127,8 +127,8 @@ fn find(snapshot: &Snapshot, folder: &Path, row: Row) -> Result<Record> {
             hint: "run the job again, or bring the file back".to_owned(),
         }));
     }
-    let range = place.and_then(|place| reader.range_of(&file, place));
-    let local = SourceFile { path: shard::store::local_copy(&file.path)?, ..file.clone() };
+    let local = file.fetched()?;
+    let range = place.and_then(|place| reader.range_of(&local, place));
     for batch in reader.open(&local, range)? {
         if let Some(found) = Found::in_batch(&batch?, &locator) {
             let Found { text, reject, bytes } = found;

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::manifest::{Manifest, Shard, hash};
@@ -129,9 +128,7 @@ impl Dataset {
         let sizes = self.sizes()?;
         for shard in &manifest.shards {
             let path = self.path.join(&shard.path);
-            let found = sizes
-                .of(&shard.path)?
-                .ok_or_else(|| Error::io("read", &path)(io::ErrorKind::NotFound.into()))?;
+            let found = sizes.of(&shard.path)?.ok_or_else(|| store::not_found(&path))?;
             assert_eq!(found, shard.bytes, "shard `{}` changed before its commit", path.display());
         }
         let version = base + 1;
@@ -301,16 +298,29 @@ impl Snapshot {
         store::local(&self.shard_path(shard), shard.bytes, &shard.blake3)
     }
 
-    /// The same for the tokenizer of this version, if it names one.
+    /// The same with bytes that are those of the manifest now, whatever a copy has suffered since it came.
+    ///
+    /// # Errors
+    /// As [`Snapshot::verify`] and [`Snapshot::local_shard`].
+    pub(crate) fn verified_shard(&self, shard: &Shard) -> Result<PathBuf> {
+        let path = self.local_shard(shard)?;
+        if !store::is_object(&self.path) {
+            self.verify(shard)?;
+        } else if store::hash_file(&path)? != shard.blake3 {
+            store::forget(&shard.blake3)?;
+            return self.local_shard(shard);
+        }
+        Ok(path)
+    }
+
+    /// As [`Snapshot::local_shard`], for the tokenizer of this version, if it names one.
     ///
     /// # Errors
     /// As [`Snapshot::local_shard`].
     pub fn local_tokenizer(&self) -> Result<Option<PathBuf>> {
         let Some(tokenizer) = &self.manifest.tokenizer else { return Ok(None) };
         let path = self.path.join(&tokenizer.path);
-        let Some(bytes) = store::size(&path)? else {
-            return Err(Error::io("read", &path)(io::ErrorKind::NotFound.into()));
-        };
+        let bytes = store::size(&path)?.ok_or_else(|| store::not_found(&path))?;
         store::local(&path, bytes, &tokenizer.fingerprint).map(Some)
     }
 
@@ -350,9 +360,7 @@ impl Snapshot {
     /// When they are not those of the manifest; the message names both hashes.
     pub fn verify(&self, shard: &Shard) -> Result<()> {
         let path = self.shard_path(shard);
-        let bytes = store::size(&path)?;
-        let bytes =
-            bytes.ok_or_else(|| Error::io("read", &path)(io::ErrorKind::NotFound.into()))?;
+        let bytes = store::size(&path)?.ok_or_else(|| store::not_found(&path))?;
         let hint = "remove it and run the job again: complete shards are kept".to_owned();
         let what = format!("shard `{}`", path.display());
         if bytes != shard.bytes {

@@ -21,7 +21,7 @@ use crate::dataset::{Dataset, Snapshot};
 use crate::manifest::{Manifest, RowGroup, Shard};
 use crate::packing::{BestFitCounter, Packing, Piece};
 use crate::schema::{DatasetKind, ID_BYTES};
-use crate::{Error, Result, packing, store};
+use crate::{Error, Result, packing};
 
 mod batches;
 pub(crate) mod decode;
@@ -595,15 +595,7 @@ fn verify_once(snapshot: &Snapshot, shard: &Shard) -> Result<()> {
     if verified().contains(&key) {
         return Ok(());
     }
-    match store::is_object(&key.0) {
-        false => snapshot.verify(shard)?,
-        // Bytes are checked when they come; a copy that was there already may have suffered since.
-        true if store::hash_file(&snapshot.local_shard(shard)?)? == shard.blake3 => {}
-        true => {
-            store::forget(&shard.blake3)?;
-            snapshot.local_shard(shard)?;
-        }
-    }
+    snapshot.verified_shard(shard)?;
     verified().insert(key);
     Ok(())
 }

@@ -188,7 +188,7 @@ pub fn local(path: &Path, bytes: u64, blake3: &str) -> Result<PathBuf> {
 /// When there is none, or the store or the file system refuses.
 pub fn local_copy(path: &Path) -> Result<PathBuf> {
     let Some(object) = Object::at(path)? else { return Ok(path.to_owned()) };
-    let head = object.head()?.ok_or_else(|| not_found("read", path))?;
+    let head = object.head()?.ok_or_else(|| not_found(path))?;
     let version = head.e_tag.unwrap_or_else(|| head.last_modified.to_rfc3339());
     Cache::of_user()?.fetch(&object, head.size, Known::Version(&version))
 }
@@ -244,14 +244,19 @@ pub fn size(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Removes the file at `path`.
+/// Removes the file at `path`; one that is not there is as good.
 ///
 /// # Errors
 /// When the file system or the store refuses.
 pub fn remove(path: &Path) -> Result<()> {
-    match Object::at(path)? {
-        Some(object) => object.remove(),
-        None => fs::remove_file(path).map_err(Error::io("remove", path)),
+    if let Some(object) = Object::at(path)? {
+        return object.remove();
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -273,7 +278,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 /// When the file cannot be read.
 pub fn hash_file(path: &Path) -> Result<String> {
     if let Some(object) = Object::at(path)? {
-        let bytes = object.head()?.ok_or_else(|| not_found("read", path))?.size;
+        let bytes = object.head()?.ok_or_else(|| not_found(path))?.size;
         let mut hasher = blake3::Hasher::new();
         object.stream(bytes, |part| {
             hasher.update(part);
@@ -341,8 +346,9 @@ fn in_store(path: &Path) -> Result<Object> {
     })
 }
 
-fn not_found(action: &'static str, path: &Path) -> Error {
-    Error::io(action, path)(io::ErrorKind::NotFound.into())
+/// What reading `path` gives when nothing is there.
+pub(crate) fn not_found(path: &Path) -> Error {
+    Error::io("read", path)(io::ErrorKind::NotFound.into())
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {

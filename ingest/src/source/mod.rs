@@ -73,6 +73,16 @@ pub struct SourceFile {
     pub bytes: u64,
 }
 
+impl SourceFile {
+    /// The file where it can be opened: one of a store has a local copy, which is fetched unless it is there.
+    ///
+    /// # Errors
+    /// When the store or the file system refuses.
+    pub fn fetched(&self) -> shard::Result<Self> {
+        Ok(Self { path: shard::store::local_copy(&self.path)?, ..self.clone() })
+    }
+}
+
 /// A stream of batches of [`shard::schema::source_schema`], in file order.
 ///
 /// Bad records are rows whose `reject` is set; an `Err` ends the stream and is about the whole file.

@@ -188,8 +188,10 @@ impl FileOpener for Opener {
             // Reading and inflating block: they get a thread of their own, which ends when the stream is dropped.
             let reading = tokio::task::spawn_blocking(move || {
                 let external = |error| DataFusionError::External(Box::new(error));
-                let opened =
-                    fetched(part).and_then(|part| source.open(&part, range).map_err(external));
+                let opened = part
+                    .fetched()
+                    .map_err(|error| DataFusionError::External(Box::new(error)))
+                    .and_then(|part| source.open(&part, range).map_err(external));
                 let batches = match opened {
                     Ok(batches) => batches,
                     Err(error) => {
@@ -224,13 +226,6 @@ impl FileOpener for Opener {
             Ok(stream.boxed())
         }))
     }
-}
-
-/// The file where it can be opened: one of a store has a local copy.
-fn fetched(file: SourceFile) -> Result<SourceFile> {
-    let path = shard::store::local_copy(&file.path)
-        .map_err(|error| DataFusionError::External(Box::new(error)))?;
-    Ok(SourceFile { path, ..file })
 }
 
 /// Files of one source as a table.

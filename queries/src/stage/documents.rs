@@ -291,7 +291,7 @@ impl Plan {
             let hash = move || -> Result<String> {
                 Ok(match reader.content_id(&read)? {
                     Some(id) => shard::manifest::hash(id.as_bytes()),
-                    None => store::hash_file(&store::local_copy(&read.path)?)?,
+                    None => store::hash_file(&read.fetched()?.path)?,
                 })
             };
             let hashed = tokio::task::spawn_blocking(hash).await;

@@ -161,11 +161,7 @@ impl Staging {
 
     fn read<O: Output>(&self, index: usize, key: &str) -> Result<Found<O>> {
         let path = self.path(index);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
-        };
+        let Some(bytes) = store::read(&path)? else { return Ok(Found::Nothing) };
         let record = match unseal(&bytes) {
             Ok(record) => record,
             Err(found) => {

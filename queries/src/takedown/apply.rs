@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,11 +60,7 @@ pub(super) struct Change {
 /// When the file system refuses, or another writer was between.
 pub(crate) fn finish(corpus: &Path) -> Result<()> {
     let path = corpus.join(TAKEDOWNS).join(PENDING);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(shard::Error::io("read", &path)(error).into()),
-    };
+    let Some(bytes) = store::read(&path)? else { return Ok(()) };
     let pending: Pending =
         serde_json::from_slice(&bytes).map_err(|error| shard::Error::Corrupt {
             what: format!("`{}`", path.display()),

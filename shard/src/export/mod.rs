@@ -227,8 +227,7 @@ pub fn export(snapshot: &Snapshot, config: &Config, output: &Path) -> Result<Exp
         exported.splits.push(writer.finish(split)?);
     }
     if let Some(tokenizer) = &mut exported.tokenizer {
-        let path = snapshot.path.join(&tokenizer.path);
-        let path = snapshot.local_tokenizer()?.unwrap_or(path);
+        let path = snapshot.local_tokenizer()?.expect("the manifest names it");
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
         "tokenizer.json".clone_into(&mut tokenizer.path);
         store::replace(&part.join(&tokenizer.path), &bytes)?;
@@ -299,8 +298,7 @@ fn for_each_group(
     mut visit: impl FnMut(&Decoded) -> Result<()>,
 ) -> Result<()> {
     for shard in snapshot.manifest.split(split) {
-        snapshot.verify(shard)?;
-        let path = snapshot.local_shard(shard)?;
+        let path = snapshot.verified_shard(shard)?;
         let metadata = decode::footer(&path, shard)?;
         for (index, entry) in shard.row_groups.iter().enumerate() {
             visit(&decode::decode(&path, metadata.clone(), index, entry)?)?;

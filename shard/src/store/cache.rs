@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::object::Object;
-use super::{ASIDE, aside, create_folder, folder_of};
+use super::{ASIDE, aside, create_folder, folder_of, remove};
 use crate::{Error, Result};
 
 /// Copies by the BLAKE3 of their content.
@@ -214,15 +214,6 @@ fn busy(path: &Path) -> Arc<Mutex<()>> {
     let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
     turns.retain(|_, turn| Arc::strong_count(turn) > 1);
     Arc::clone(turns.entry(path.to_owned()).or_default())
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

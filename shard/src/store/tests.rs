@@ -2,11 +2,10 @@ use std::sync::Barrier;
 
 use super::*;
 
-#[test]
-fn one_of_eight_racing_writers_wins_and_its_bytes_stay() {
-    let folder = tempfile::tempdir().unwrap();
+/// Lets eight writers want the same name in `folder`, twenty times.
+pub(super) fn race(folder: &Path) {
     for round in 0..20 {
-        let path = folder.path().join(format!("{round}.json"));
+        let path = folder.join(format!("{round}.json"));
         let barrier = Barrier::new(8);
         let won: Vec<bool> = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..8_u8)
@@ -22,9 +21,14 @@ fn one_of_eight_racing_writers_wins_and_its_bytes_stay() {
         });
         assert_eq!(won.iter().filter(|won| **won).count(), 1);
         let winner = u8::try_from(won.iter().position(|won| *won).unwrap()).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), [winner; 100]);
+        assert_eq!(read(&path).unwrap().unwrap(), [winner; 100]);
     }
-    assert_eq!(list(folder.path()).unwrap().len(), 20, "nothing is left aside");
+    assert_eq!(list(folder).unwrap().len(), 20, "nothing is left aside");
+}
+
+#[test]
+fn one_of_eight_racing_writers_wins_and_its_bytes_stay() {
+    race(tempfile::tempdir().unwrap().path());
 }
 
 #[test]

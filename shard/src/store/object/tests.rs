@@ -1,5 +1,3 @@
-use std::sync::Barrier;
-
 use super::*;
 use crate::store;
 
@@ -47,25 +45,7 @@ fn what_is_there_is_not_replaced_by_put_if_absent() {
 
 #[test]
 fn one_of_eight_racing_writers_wins_and_its_bytes_stay() {
-    for round in 0..20 {
-        let path = format!("memory://race/{round}.json");
-        let barrier = Barrier::new(8);
-        let won: Vec<bool> = std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..8_u8)
-                .map(|i| {
-                    let (path, barrier) = (&path, &barrier);
-                    scope.spawn(move || {
-                        barrier.wait();
-                        store::put_if_absent(Path::new(path), &[i; 100]).unwrap()
-                    })
-                })
-                .collect();
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-        });
-        assert_eq!(won.iter().filter(|won| **won).count(), 1);
-        let winner = u8::try_from(won.iter().position(|won| *won).unwrap()).unwrap();
-        assert_eq!(store::read(Path::new(&path)).unwrap().unwrap(), [winner; 100]);
-    }
+    store::tests::race(Path::new("memory://race"));
 }
 
 #[test]
