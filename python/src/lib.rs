@@ -47,7 +47,8 @@ impl Reader {
                 return Err(PyValueError::new_err(message));
             }
         };
-        let config = ReaderConfig { split, seq_len, seed, verify, packing, mask_documents };
+        let partition = None;
+        let config = ReaderConfig { split, partition, seq_len, seed, verify, packing, mask_documents };
         let reader = py.detach(|| SequenceReader::open(&path, version, config)).map_err(raised)?;
         Ok(Self {
             version: reader.version(),

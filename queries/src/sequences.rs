@@ -28,6 +28,9 @@ pub(crate) struct ReadArguments {
     /// Decides the order of every epoch.
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// A partition of the split [default: all of it].
+    #[arg(long)]
+    partition: Option<String>,
     /// How documents fill sequences: `stream` or `best_fit`.
     #[arg(long, default_value = "stream")]
     packing: String,
@@ -67,6 +70,7 @@ pub(crate) fn read(arguments: &ReadArguments) -> Result<ExitCode> {
     }
     let config = ReaderConfig {
         split: arguments.split.clone(),
+        partition: arguments.partition.clone(),
         seq_len: arguments.seq_len,
         seed: arguments.seed,
         verify: true,

@@ -113,6 +113,7 @@ fn batch(first: u64, rows: &[Vec<u32>]) -> Result<RecordBatch, Box<dyn Error>> {
 fn config(is_best_fit: bool, verify: bool) -> ReaderConfig {
     ReaderConfig {
         split: "train".to_owned(),
+        partition: None,
         seq_len: SEQ_LEN,
         seed: 42,
         verify,
@@ -181,6 +182,7 @@ fn manifest(n_shards: u64, n_groups: u64) -> Done {
         manifest.shards.push(Shard {
             path: format!("data/train-{i:07}-{}.parquet", &hash[..12]),
             split: "train".to_owned(),
+            partition: None,
             rows: 4_000 * n_groups,
             bytes: 256 << 20,
             blake3: hash,

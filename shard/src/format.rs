@@ -164,6 +164,7 @@ fn example() -> Manifest {
     manifest.shards = vec![Shard {
         path: text(),
         split: text(),
+        partition: Some(text()),
         rows: 1,
         bytes: 1,
         blake3: text(),
@@ -210,6 +211,10 @@ const KEYS: &[(&str, &str)] = &[
     ("shards", "in reading order; splits one after the other"),
     ("shards[].path", "relative to the dataset, with `/`"),
     ("shards[].split", "`train` unless the dataset is split"),
+    (
+        "shards[].partition",
+        "what its documents have in common, where `[shard] partition` parts them; otherwise not written",
+    ),
     ("shards[].rows", "rows"),
     ("shards[].bytes", "size of the file"),
     ("shards[].blake3", "BLAKE3 of the file"),

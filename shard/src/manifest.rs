@@ -2,7 +2,7 @@
 //!
 //! A manifest holds no clock, host or absolute path, so the same inputs, job and seed give the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::Schema;
 use serde::{Deserialize, Serialize};
@@ -146,6 +146,9 @@ pub struct Shard {
     pub path: String,
     /// `train` unless the dataset is split.
     pub split: String,
+    /// What its documents have in common, where the job says what documents are parted by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// Rows.
     pub rows: u64,
     /// Size of the file.
@@ -215,15 +218,32 @@ impl Manifest {
         self.shards.iter().map(|shard| shard.rows).sum()
     }
 
-    /// Tokens of the shards of `split`.
+    /// Tokens of the shards of `split`, of one partition of it where one is named.
     #[must_use]
-    pub fn n_tokens(&self, split: &str) -> u64 {
-        self.split(split).map(Shard::n_tokens).sum()
+    pub fn n_tokens(&self, split: &str, partition: Option<&str>) -> u64 {
+        self.part(split, partition).map(Shard::n_tokens).sum()
     }
 
     /// The shards of `split`, in reading order.
     pub fn split<'a>(&'a self, split: &'a str) -> impl Iterator<Item = &'a Shard> {
         self.shards.iter().filter(move |shard| shard.split == split)
+    }
+
+    /// The shards of `split`, of one partition of it where one is named, in reading order.
+    pub fn part<'a>(
+        &'a self,
+        split: &'a str,
+        partition: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Shard> {
+        let is_wanted =
+            move |shard: &&Shard| partition.is_none() || shard.partition.as_deref() == partition;
+        self.split(split).filter(is_wanted)
+    }
+
+    /// The partitions of `split`, by name.
+    #[must_use]
+    pub fn partitions<'a>(&'a self, split: &'a str) -> BTreeSet<&'a str> {
+        self.split(split).filter_map(|shard| shard.partition.as_deref()).collect()
     }
 
     /// The bytes that are stored and hashed; the last key is the BLAKE3 of all bytes before it.

@@ -6,11 +6,12 @@
 //! first one is read: from there on the weights of the others keep their proportions, and when none is left the
 //! mixture ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::Dataset;
 use crate::manifest::hash;
 use crate::order::{Permutation, seed_from};
 use crate::reader::{ReaderConfig, ReaderState, Samples, Sequence, SequenceReader};
@@ -37,6 +38,13 @@ pub struct Component {
     /// How often it is read at most; without a limit, as often as its weight wants.
     #[serde(default)]
     pub epochs_max: Option<u64>,
+    /// A partition of it; all of it without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
+    /// By partition, how often its sequences are read while those of a partition with 1 are read once: every partition is
+    /// named, and 0 leaves one out. Without it, all are read equally often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<BTreeMap<String, f64>>,
 }
 
 /// Weights from a sample on.
@@ -52,6 +60,7 @@ pub struct Phase {
 /// Reads several datasets in proportion.
 #[derive(Debug)]
 pub struct MixtureReader {
+    /// A component whose partitions are repeated is one of these for each partition.
     components: Vec<(String, SequenceReader)>,
     schedule: Schedule,
     fingerprint: String,
@@ -64,22 +73,30 @@ impl MixtureReader {
     /// When a dataset cannot be opened, two have different tokenizers, or a weight or phase makes no sense.
     pub fn open(components: &[Component], phases: &[Phase], config: &ReaderConfig) -> Result<Self> {
         let weights = weights_of(components, phases)?;
-        let mut readers: Vec<(String, SequenceReader)> = Vec::with_capacity(components.len());
+        let mut all: Vec<(&Component, Vec<Part>)> = Vec::with_capacity(components.len());
         for component in components {
-            let reader =
-                SequenceReader::open(&component.dataset, component.version, config.clone())?;
-            if let Some((name, first)) = readers.first() {
-                check_tokenizers((name, first), (&component.name, &reader))?;
-            }
-            readers.push((component.name.clone(), reader));
+            let parts = open_parts(component, config)?;
+            let first: &[Part] = all.first().map_or(&parts, |(_, parts)| parts);
+            check_tokenizers(&first[0], &parts[0])?;
+            all.push((component, parts));
         }
-        let sizes = readers.iter().zip(components).map(|((_, reader), component)| {
-            let n = reader.n_sequences();
-            component.epochs_max.map(|epochs| n.saturating_mul(epochs))
+        let of_parts = |weights: &Vec<f64>| -> Vec<f64> {
+            let parts = all.iter().zip(weights);
+            let weights = |(parts, weight): (&Vec<Part>, &f64)| -> Vec<f64> {
+                parts.iter().map(|part| part.share * weight).collect()
+            };
+            parts.flat_map(|((_, parts), weight)| weights((parts, weight))).collect()
+        };
+        let weights: Vec<_> =
+            weights.iter().map(|(first, weights)| (*first, of_parts(weights))).collect();
+        let limits = all.iter().flat_map(|(component, parts)| {
+            parts.iter().map(|part| component.epochs_max.map(|epochs| part.limit(epochs)))
         });
-        let schedule = Schedule::new(&sizes.collect::<Vec<_>>(), &weights, config.seed);
-        let fingerprint = fingerprint(&readers, components, phases, config);
-        Ok(Self { components: readers, schedule, fingerprint })
+        let schedule = Schedule::new(&limits.collect::<Vec<_>>(), &weights, config.seed);
+        let fingerprint = fingerprint(&all, phases, config);
+        let parts = all.into_iter().flat_map(|(_, parts)| parts);
+        let components = parts.map(|part| (part.name, part.reader)).collect();
+        Ok(Self { components, schedule, fingerprint })
     }
 
     /// Which component each sample comes from.
@@ -137,6 +154,92 @@ impl Samples for MixtureReader {
         let (component, local) = self.schedule.locate(sample);
         self.components[component].1.read_sequence(local, out)
     }
+}
+
+/// A component, or one of its partitions.
+struct Part {
+    name: String,
+    reader: SequenceReader,
+    /// How often it is read while a partition with 1 is read once.
+    repeats: f64,
+    /// Its part of the component's weight.
+    share: f64,
+}
+
+impl Part {
+    /// Samples in `epochs` rounds of its component.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "repeats are not negative, and no dataset has 2^53 sequences"
+    )]
+    fn limit(&self, epochs: u64) -> u64 {
+        let n = self.reader.n_sequences().saturating_mul(epochs);
+        if self.repeats == 1.0 { n } else { (n as f64 * self.repeats).round() as u64 }
+    }
+}
+
+/// Opens a component: its partitions, where each is read another number of times.
+fn open_parts(component: &Component, config: &ReaderConfig) -> Result<Vec<Part>> {
+    let open = |partition: &Option<String>| {
+        let config = ReaderConfig { partition: partition.clone(), ..config.clone() };
+        SequenceReader::open(&component.dataset, component.version, config)
+    };
+    let Some(repeats) = &component.repeats else {
+        let reader = open(&component.partition)?;
+        return Ok(vec![Part { name: component.name.clone(), reader, repeats: 1.0, share: 1.0 }]);
+    };
+    let whole = Dataset::at(&component.dataset).open(component.version)?;
+    check_repeats(component, repeats, &whole.manifest.partitions(&config.split))?;
+    let mut parts = Vec::with_capacity(repeats.len());
+    for (partition, repeats) in repeats.iter().filter(|(_, repeats)| **repeats > 0.0) {
+        let name = format!("{}/{partition}", component.name);
+        let reader = open(&Some(partition.clone()))?;
+        parts.push(Part { name, reader, repeats: *repeats, share: 0.0 });
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    let size = |part: &Part| part.reader.n_sequences() as f64 * part.repeats;
+    let all: f64 = parts.iter().map(size).sum();
+    for part in &mut parts {
+        part.share = size(part) / all;
+    }
+    Ok(parts)
+}
+
+/// Refuses repeats that do not say for every partition how often it is read.
+fn check_repeats(
+    component: &Component,
+    repeats: &BTreeMap<String, f64>,
+    partitions: &BTreeSet<&str>,
+) -> Result<()> {
+    let refuse = |message: String, hint: &str| {
+        let place = format!("mixture, `repeats` of `{}`", component.name);
+        Err(Error::Config { place, message, hint: Some(hint.to_owned()) })
+    };
+    if let Some(partition) = &component.partition {
+        let message = format!("`partition` reads `{partition}` alone");
+        return refuse(message, "leave one of the two keys out");
+    }
+    let named: BTreeSet<&str> = repeats.keys().map(String::as_str).collect();
+    if named != *partitions {
+        let list = |names: &BTreeSet<&str>| match names.is_empty() {
+            true => "none".to_owned(),
+            false => format!("`{}`", names.iter().copied().collect::<Vec<_>>().join("`, `")),
+        };
+        let (named, found) = (list(&named), list(partitions));
+        let message = format!("it names the partitions {named}, the dataset has {found}");
+        return refuse(message, "give each partition a number, 0 to leave it out");
+    }
+    let is_wrong = |times: &f64| !(times.is_finite() && *times >= 0.0);
+    if let Some((partition, times)) = repeats.iter().find(|(_, times)| is_wrong(times)) {
+        let message = format!("`{partition}` is read {times} times");
+        return refuse(message, "numbers are finite and not negative");
+    }
+    if repeats.values().all(|times| *times == 0.0) {
+        return refuse("no partition is read".to_owned(), "give at least one a number above 0");
+    }
+    Ok(())
 }
 
 /// Maps a global sample to a component and its sample.
@@ -245,12 +348,33 @@ impl Schedule {
         );
         let at = self.stretches.partition_point(|stretch| stretch.first_sample <= sample) - 1;
         let stretch = &self.stretches[at];
-        let index = sample - stretch.first_sample;
+        let (start, order) = self.block(stretch, sample - stretch.first_sample);
+        let index = sample - stretch.first_sample - start;
+        let (component, local) = stretch.find(start + order.apply(index));
+        (component, stretch.before[component] + local)
+    }
+
+    /// Returns the sample that is sample `local` of `component`, nothing when the mixture ends before: the inverse of
+    /// [`Schedule::locate`].
+    #[must_use]
+    pub fn sample_of(&self, component: usize, local: u64) -> Option<u64> {
+        self.stretches.iter().rev().filter(|stretch| stretch.before[component] <= local).find_map(
+            |stretch| {
+                let index = stretch.index_of(0, component, local - stretch.before[component])?;
+                if stretch.n.is_some_and(|n| index >= n) {
+                    return None;
+                }
+                let (start, order) = self.block(stretch, index);
+                Some(stretch.first_sample + start + order.invert(index - start))
+            },
+        )
+    }
+
+    /// Where the block of sample `index` of a stretch begins, and its order.
+    fn block(&self, stretch: &Stretch, index: u64) -> (u64, Permutation) {
         let start = index / BLOCK * BLOCK;
         let n = stretch.n.map_or(BLOCK, |n| BLOCK.min(n - start));
-        let order = Permutation::new(n, seed_from(&[self.seed, stretch.first_sample, start]));
-        let (component, local) = stretch.find(start + order.apply(index - start));
-        (component, stretch.before[component] + local)
+        (start, Permutation::new(n, seed_from(&[self.seed, stretch.first_sample, start])))
     }
 }
 
@@ -259,20 +383,7 @@ impl Stretch {
     fn length(&self, active: &[usize], limits: &[Option<u64>], end: Option<u64>) -> Option<u64> {
         let exhausted = active.iter().filter_map(|component| {
             let left = limits[*component]? - self.before[*component];
-            // The least `n` that holds all of them: counts never fall.
-            let mut high = left.max(1);
-            while self.count(*component, high) < left {
-                high = high.checked_mul(2)?;
-            }
-            let (mut low, mut high) = (0, high);
-            while low + 1 < high {
-                let middle = low + (high - low) / 2;
-                match self.count(*component, middle) < left {
-                    true => low = middle,
-                    false => high = middle,
-                }
-            }
-            Some(high)
+            last_of(left, |n| self.count(*component, n)).map(|last| last + 1)
         });
         exhausted.chain(end).min()
     }
@@ -293,6 +404,20 @@ impl Stretch {
         }
     }
 
+    /// Returns which of the samples below `node` is sample `local` of `component`; `None` when it is not read here.
+    fn index_of(&self, node: usize, component: usize, local: u64) -> Option<u64> {
+        match self.nodes[node] {
+            Node::Leaf(found) => (found == component).then_some(local),
+            Node::Split { share, offset, left, right } => {
+                let n_right = |n| n - n_left(n, share, offset);
+                match self.index_of(left, component, local) {
+                    Some(local) => last_of(local + 1, |n| n_left(n, share, offset)),
+                    None => last_of(self.index_of(right, component, local)? + 1, n_right),
+                }
+            }
+        }
+    }
+
     /// Returns the component of sample `index` here and which of its samples here it is.
     fn find(&self, mut index: u64) -> (usize, u64) {
         let mut node = 0;
@@ -308,6 +433,24 @@ impl Stretch {
             }
         }
     }
+}
+
+/// Returns the index of the sample with which `count` of the samples so far reaches `wanted`, which is not 0; counts never
+/// fall, and grow by one at a time.
+fn last_of(wanted: u64, count: impl Fn(u64) -> u64) -> Option<u64> {
+    let mut high = wanted;
+    while count(high) < wanted {
+        high = high.checked_mul(2)?;
+    }
+    let mut low = 0;
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        match count(middle) < wanted {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    Some(high - 1)
 }
 
 fn n_left(n: u64, share: u64, offset: u64) -> u64 {
@@ -402,9 +545,9 @@ fn weights_of(components: &[Component], phases: &[Phase]) -> Result<Vec<(u64, Ve
     Ok(all)
 }
 
-fn check_tokenizers(a: (&str, &SequenceReader), b: (&str, &SequenceReader)) -> Result<()> {
-    let of = |reader: &SequenceReader| reader.manifest().tokenizer.clone();
-    let (first, second) = (of(a.1), of(b.1));
+fn check_tokenizers(a: &Part, b: &Part) -> Result<()> {
+    let of = |part: &Part| part.reader.manifest().tokenizer.clone();
+    let (first, second) = (of(a), of(b));
     let print = |info: &Option<crate::manifest::TokenizerInfo>| {
         info.as_ref().map(|info| (info.fingerprint.clone(), info.n_vocabulary))
     };
@@ -417,7 +560,7 @@ fn check_tokenizers(a: (&str, &SequenceReader), b: (&str, &SequenceReader)) -> R
     };
     Err(Error::Config {
         place: "mixture".to_owned(),
-        message: format!("`{}` has {}, `{}` has {}", a.0, say(first), b.0, say(second)),
+        message: format!("`{}` has {}, `{}` has {}", a.name, say(first), b.name, say(second)),
         hint: Some(
             "tokenize both with the same tokenizer: the same id must be the same text".to_owned(),
         ),
@@ -425,22 +568,24 @@ fn check_tokenizers(a: (&str, &SequenceReader), b: (&str, &SequenceReader)) -> R
 }
 
 /// BLAKE3 of all that decides which sequence a sample is.
-fn fingerprint(
-    readers: &[(String, SequenceReader)],
-    components: &[Component],
-    phases: &[Phase],
-    config: &ReaderConfig,
-) -> String {
-    let components: Vec<_> = readers
+fn fingerprint(all: &[(&Component, Vec<Part>)], phases: &[Phase], config: &ReaderConfig) -> String {
+    let components: Vec<_> = all
         .iter()
-        .zip(components)
-        .map(|((name, reader), component)| {
-            serde_json::json!({
-                "name": name,
-                "manifest": reader.manifest_hash(),
+        .map(|(component, parts)| {
+            let mut what = serde_json::json!({
+                "name": component.name,
+                "manifest": parts[0].reader.manifest_hash(),
                 "weight": component.weight,
                 "epochs_max": component.epochs_max,
-            })
+            });
+            // Absent where there is none: older checkpoints know nothing of them.
+            if let Some(partition) = &component.partition {
+                what["partition"] = partition.as_str().into();
+            }
+            if let Some(repeats) = &component.repeats {
+                what["repeats"] = serde_json::json!(repeats);
+            }
+            what
         })
         .collect();
     let config = serde_json::json!({

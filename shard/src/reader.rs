@@ -47,6 +47,9 @@ const BLOCK_TOKENS: u64 = 16 << 20;
 pub struct ReaderConfig {
     /// `train`, or another split of the dataset.
     pub split: String,
+    /// A partition of the split; all of it without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// Tokens per sequence.
     pub seq_len: usize,
     /// Decides the order of every epoch.
@@ -130,6 +133,7 @@ struct Group {
     index: usize,
     /// Its first row in the shard.
     first_row: u64,
+    /// As the manifest says, but that its first token is counted among those that are read.
     entry: RowGroup,
 }
 
@@ -168,8 +172,8 @@ impl SequenceReader {
             });
         }
         let seq_len = check_length(manifest, &config, dataset)?;
-        let n_tokens = manifest.n_tokens(&config.split);
-        let (shards, groups) = split_of(&snapshot, &config.split)?;
+        let n_tokens = manifest.n_tokens(&config.split, config.partition.as_deref());
+        let (shards, groups) = part_of(&snapshot, &config)?;
         let blocks = Blocks::Even {
             first: 0,
             n: packing::n_stream(n_tokens, seq_len),
@@ -328,7 +332,7 @@ impl SequenceReader {
         for index in self.groups_of(&range) {
             let group = self.group(index)?;
             let part =
-                part_of(&range, self.groups[index].entry.first_token, group.rows.tokens.len());
+                within(&range, self.groups[index].entry.first_token, group.rows.tokens.len());
             out.push(&group.rows, part, false);
         }
         Ok(())
@@ -362,7 +366,7 @@ impl SequenceReader {
         for group_index in self.groups_of(range) {
             let group = self.group(group_index)?;
             let first_token = self.groups[group_index].entry.first_token;
-            let part = part_of(range, first_token, group.rows.tokens.len());
+            let part = within(range, first_token, group.rows.tokens.len());
             let offsets = &group.rows.offsets;
             let first = offsets.partition_point(|offset| *offset <= part.start) - 1;
             for row in first..group.rows.ids.len() {
@@ -533,7 +537,20 @@ fn check_length(manifest: &Manifest, config: &ReaderConfig, dataset: &Path) -> R
             format!("the dataset has the splits `{}`", names.join("`, `")),
         ));
     }
-    let n_tokens = manifest.n_tokens(&config.split);
+    let partition = config.partition.as_deref();
+    if manifest.part(&config.split, partition).next().is_none() {
+        let names: Vec<_> = manifest.partitions(&config.split).into_iter().collect();
+        let hint = match names.is_empty() {
+            true => "it has none: the job's `[shard] partition` says what documents are parted by"
+                .to_owned(),
+            false => format!("it has the partitions `{}`", names.join("`, `")),
+        };
+        return Err(refuse(
+            format!("it has no partition `{}`", partition.unwrap_or_default()),
+            hint,
+        ));
+    }
+    let n_tokens = manifest.n_tokens(&config.split, partition);
     // Best fit fills the one sequence up.
     if n_tokens <= seq_len && (config.packing == Packing::Stream || n_tokens == 0) {
         return Err(refuse(
@@ -546,15 +563,17 @@ fn check_length(manifest: &Manifest, config: &ReaderConfig, dataset: &Path) -> R
 
 type SplitShards = Vec<(usize, Option<ArrowReaderMetadata>)>;
 
-/// Returns the shards of `split` and their row groups in reading order.
-fn split_of(snapshot: &Snapshot, split: &str) -> Result<(SplitShards, Vec<Group>)> {
+/// Returns the shards that are read, and their row groups in reading order, each with the index of its first token among
+/// those that are read.
+fn part_of(snapshot: &Snapshot, config: &ReaderConfig) -> Result<(SplitShards, Vec<Group>)> {
     let mut shards = Vec::new();
     let mut groups = Vec::new();
-    let mut next_token = 0;
+    let (mut next_token, mut n_read) = (0, 0);
     for (place, shard) in snapshot.manifest.shards.iter().enumerate() {
-        if shard.split != split {
+        if shard.split != config.split {
             continue;
         }
+        let is_read = config.partition.is_none() || shard.partition == config.partition;
         let mut first_row = 0;
         for (index, entry) in shard.row_groups.iter().enumerate() {
             if entry.first_token != next_token {
@@ -567,24 +586,27 @@ fn split_of(snapshot: &Snapshot, split: &str) -> Result<(SplitShards, Vec<Group>
                     hint: "remove that version's manifest and run the job again".to_owned(),
                 });
             }
-            // A group of no tokens is in no sequence.
-            if entry.n_tokens > 0 {
-                let group = Group { shard: shards.len(), index, first_row, entry: entry.clone() };
-                groups.push(group);
-            }
             next_token += entry.n_tokens;
-            first_row += entry.rows;
+            // A group of no tokens is in no sequence.
+            if is_read && entry.n_tokens > 0 {
+                let entry = RowGroup { first_token: n_read, ..entry.clone() };
+                n_read += entry.n_tokens;
+                groups.push(Group { shard: shards.len(), index, first_row, entry });
+            }
+            first_row += shard.row_groups[index].rows;
         }
-        shards.push((place, None));
+        if is_read {
+            shards.push((place, None));
+        }
     }
     Ok((shards, groups))
 }
 
 /// The part of a group of `n` tokens from `first` on that lies in `range`.
-fn part_of(range: &Range<u64>, first: u64, n: usize) -> Range<usize> {
-    let within =
+fn within(range: &Range<u64>, first: u64, n: usize) -> Range<usize> {
+    let offset =
         |token: u64| usize::try_from(token.saturating_sub(first)).map_or(n, |offset| offset.min(n));
-    within(range.start)..within(range.end)
+    offset(range.start)..offset(range.end)
 }
 
 /// Checks size and hash of a shard unless this process has done so.

@@ -121,6 +121,7 @@ impl ShardWriter {
         Ok(Shard {
             path: format!("{DATA}/{file_name}"),
             split: self.split,
+            partition: None,
             rows: self.groups.iter().map(|group| group.rows).sum(),
             bytes,
             blake3,

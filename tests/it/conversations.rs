@@ -116,6 +116,7 @@ fn a_model_learns_what_the_assistant_says_and_nothing_else() {
 fn every_target_is_read_once(mill: &Mill) {
     let config = ReaderConfig {
         split: "train".to_owned(),
+        partition: None,
         seq_len: 512,
         seed: 3,
         verify: true,

@@ -188,6 +188,7 @@ fn kept_documents_say_how_many_they_stand_for() {
     // What trains on them reads them as ever.
     let config = shard::reader::ReaderConfig {
         split: "train".to_owned(),
+        partition: None,
         seq_len: 8,
         seed: 1,
         verify: true,

@@ -187,6 +187,7 @@ fn documents_lead_to_files(mill: &Mill) {
 fn reader(tokens: &Dataset) -> SequenceReader {
     let config = ReaderConfig {
         split: "train".to_owned(),
+        partition: None,
         seq_len: SEQ_LEN,
         seed: SEED,
         verify: true,

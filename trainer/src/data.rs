@@ -62,6 +62,8 @@ impl Data {
                 version: recipe.data_version,
                 weight: 1.0,
                 epochs_max: None,
+                partition: None,
+                repeats: None,
             }],
         };
         let is_mixture = matches!(recipe.data, Sources::Mixture(_));
@@ -88,6 +90,7 @@ impl Data {
         })?;
         let config = |split: &str| ReaderConfig {
             split: split.to_owned(),
+            partition: None,
             seq_len: usize::try_from(recipe.model.seq_len).expect("checked with the recipe"),
             seed: recipe.train.seed,
             verify: recipe.train.verify,
@@ -105,18 +108,21 @@ impl Data {
             (Box::new(reader), datasets[0].manifest_hash.clone())
         };
         // Held out is the same in every phase: what has such a split, in proportion to the weights at the beginning.
-        let mut has_held_out = snapshots
-            .iter()
-            .map(|snapshot| snapshot.manifest.n_tokens(VALIDATION_SPLIT) > recipe.model.seq_len);
+        let mut has_held_out = snapshots.iter().zip(&components).map(|(snapshot, component)| {
+            let partition = component.partition.as_deref();
+            snapshot.manifest.n_tokens(VALIDATION_SPLIT, partition) > recipe.model.seq_len
+        });
         let mut held_out = components.clone();
         held_out.retain(|it| has_held_out.next().unwrap_or(false) && it.weight > 0.0);
+        // What is measured is the text as it is: nothing of it is repeated.
+        held_out.iter_mut().for_each(|it| it.repeats = None);
         let held_out: Option<Box<dyn SequenceSource>> = match held_out.as_slice() {
             [] => None,
-            [one] => Some(Box::new(SequenceReader::open(
-                &one.dataset,
-                one.version,
-                config(VALIDATION_SPLIT),
-            )?)),
+            [one] => {
+                let partition = one.partition.clone();
+                let config = ReaderConfig { partition, ..config(VALIDATION_SPLIT) };
+                Some(Box::new(SequenceReader::open(&one.dataset, one.version, config)?))
+            }
             several => {
                 Some(Box::new(MixtureReader::open(several, &[], &config(VALIDATION_SPLIT))?))
             }

@@ -198,6 +198,7 @@ impl History {
     pub(super) fn reader(&self, tokens: &Path) -> Result<SequenceReader> {
         let config = ReaderConfig {
             split: self.run.tokens.split.clone(),
+            partition: None,
             seq_len: self.run.seq_len,
             seed: self.run.seed,
             verify: false,

@@ -45,7 +45,7 @@ fn card(snapshot: &Snapshot) -> String {
         snapshot.manifest_hash
     ));
     for split in splits.keys() {
-        let n_tokens = manifest.n_tokens(split);
+        let n_tokens = manifest.n_tokens(split, None);
         if n_tokens > 0 {
             line(format_args!("Split `{split}` has {n_tokens} tokens."));
         }

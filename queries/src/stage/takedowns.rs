@@ -175,7 +175,8 @@ impl Takedowns {
             }
             writer.write(&self.without(&batch, column, &mut found.taken)?)?;
         }
-        found.shard = Some(writer.finish()?);
+        let partition = shard.partition.clone();
+        found.shard = Some(Shard { partition, ..writer.finish()? });
         Ok(found)
     }
 

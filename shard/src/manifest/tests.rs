@@ -16,6 +16,7 @@ fn tiny() -> Manifest {
     manifest.shards.push(Shard {
         path: "data/train-00000-abc.parquet".to_owned(),
         split: "train".to_owned(),
+        partition: None,
         rows: 2,
         bytes: 100,
         blake3: "abc".to_owned(),
@@ -127,6 +128,7 @@ fn many(n: u64) -> Manifest {
         .map(|i| Shard {
             path: format!("data/\n    }},\n    {{\n  ]é\"shards\": [\n-{i}.parquet"),
             split: if i % 3 == 0 { "validation" } else { "train" }.to_owned(),
+            partition: None,
             rows: i,
             bytes: i << 30,
             blake3: hash(&i.to_le_bytes()),

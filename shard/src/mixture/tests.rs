@@ -12,6 +12,7 @@ use crate::reader::{BatchPlan, Batches};
 fn config(seq_len: usize) -> ReaderConfig {
     ReaderConfig {
         split: "train".to_owned(),
+        partition: None,
         seq_len,
         seed: 7,
         verify: true,
@@ -36,6 +37,8 @@ fn component(name: &str, folder: &tempfile::TempDir, weight: f64) -> Component {
         version: None,
         weight,
         epochs_max: None,
+        partition: None,
+        repeats: None,
     }
 }
 
@@ -63,6 +66,7 @@ proptest! {
         let mut seen = vec![Vec::new(); weights.len()];
         for sample in 0..n {
             let (component, local) = schedule.locate(sample);
+            prop_assert_eq!(schedule.sample_of(component, local), Some(sample));
             seen[component].push(local);
             if (sample + 1) % BLOCK == 0 {
                 for (locals, weight) in seen.iter().zip(&weights) {
@@ -169,6 +173,90 @@ fn reads_each_component_in_its_own_order() {
     of_a.sort_unstable();
     wanted.sort_unstable();
     assert_eq!(of_a, wanted);
+}
+
+/// A dataset with the partitions `1` and `3`, whose tokens count up from 0 and from 10,000.
+fn parted() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = Dataset::at(folder.path());
+    let row = |first: u32, n: u32| vec![(u128::from(first), (first..first + n).collect())];
+    let mut manifest =
+        write(&dataset, "train", &[row(0, 300), row(300, 301), row(10_000, 200), row(10_200, 101)]);
+    for (shard, partition) in manifest.shards.iter_mut().zip(["1", "1", "3", "3"]) {
+        shard.partition = Some(partition.to_owned());
+    }
+    dataset.commit(0, manifest).unwrap();
+    folder
+}
+
+#[test]
+fn a_partition_is_read_as_if_there_were_no_other() {
+    let folder = parted();
+    let partition = |name: &str| ReaderConfig { partition: Some(name.to_owned()), ..config(10) };
+    let open = |name| SequenceReader::open(folder.path(), None, partition(name));
+    for (name, n, first) in [("1", 60, 0), ("3", 30, 10_000)] {
+        let mut reader = open(name).unwrap();
+        assert_eq!(reader.n_sequences(), n);
+        let (mut out, mut firsts) = (vec![0; 11], Vec::new());
+        for sample in 0..n {
+            reader.read(sample, &mut out).unwrap();
+            firsts.push(u64::from(out[0]));
+            let parts = reader.documents(sample).unwrap();
+            assert_eq!(parts.iter().map(|part| part.n_tokens).sum::<u32>(), 11);
+        }
+        firsts.sort_unstable();
+        assert_eq!(firsts, (0..n).map(|i| first + 10 * i).collect::<Vec<_>>());
+    }
+    let whole = SequenceReader::open(folder.path(), None, config(10)).unwrap();
+    assert_eq!(whole.n_sequences(), 90);
+    let error = open("2").unwrap_err().to_string();
+    assert!(error.contains("no partition `2`") && error.contains("`1`, `3`"), "{error}");
+}
+
+#[test]
+fn partitions_are_repeated_as_often_as_the_component_says() {
+    let folder = parted();
+    let repeats = |pairs: &[(&str, f64)]| {
+        Some(pairs.iter().map(|(name, times)| ((*name).to_owned(), *times)).collect())
+    };
+    let of = |pairs| Component {
+        epochs_max: Some(2),
+        repeats: repeats(pairs),
+        ..component("web", &folder, 1.0)
+    };
+    // By hand: 60 sequences once and 30 three times are 150; two rounds are 300 samples.
+    let mut mixture =
+        MixtureReader::open(&[of(&[("1", 1.0), ("3", 3.0)])], &[], &config(10)).unwrap();
+    assert_eq!(mixture.n_samples(), Some(300));
+    let names: Vec<_> = mixture.components().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(names, ["web/1", "web/3"]);
+    let mut counts = BTreeMap::<u32, u32>::new();
+    for first in first_tokens(&mut mixture, 0..300) {
+        *counts.entry(first).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 90);
+    for (first, n) in counts {
+        assert_eq!(n, if first < 10_000 { 2 } else { 6 }, "the sequence of token {first}");
+    }
+    // Other repeats are another order.
+    let state = mixture.state(0);
+    let other = [of(&[("1", 1.0), ("3", 2.0)])];
+    let other = MixtureReader::open(&other, &[], &config(10)).unwrap();
+    other.resume(&state).unwrap_err();
+    let alone = [of(&[("1", 0.0), ("3", 1.5)])];
+    let alone = MixtureReader::open(&alone, &[], &config(10)).unwrap();
+    assert_eq!(alone.n_samples(), Some(90));
+    for (pairs, says) in [
+        (&[("1", 1.0)][..], "it names the partitions `1`, the dataset has `1`, `3`"),
+        (&[("1", 0.0), ("3", 0.0)], "no partition is read"),
+        (&[("1", -1.0), ("3", 1.0)], "`1` is read -1 times"),
+    ] {
+        let error = MixtureReader::open(&[of(pairs)], &[], &config(10)).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let both = Component { partition: Some("1".to_owned()), ..of(&[("1", 1.0), ("3", 1.0)]) };
+    let error = MixtureReader::open(&[both], &[], &config(10)).unwrap_err().to_string();
+    assert!(error.contains("`partition` reads `1` alone"), "{error}");
 }
 
 #[test]

@@ -167,9 +167,9 @@ fn snapshot_of(dataset: &Path, wanted: &VersionStart) -> Result<Snapshot> {
 }
 
 fn check_extends(reader: &SequenceReader, newer: &Snapshot) -> Result<()> {
-    let split = &reader.config().split;
-    let mut added = newer.manifest.split(split);
-    for shard in reader.manifest().split(split) {
+    let ReaderConfig { split, partition, .. } = reader.config();
+    let mut added = newer.manifest.part(split, partition.as_deref());
+    for shard in reader.manifest().part(split, partition.as_deref()) {
         let found = added.next();
         if found.is_none_or(|found| found.blake3 != shard.blake3) {
             let found = found.map_or("nothing", |found| found.path.as_str());

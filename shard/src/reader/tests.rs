@@ -9,6 +9,7 @@ use crate::manifest::TokenizerInfo;
 fn config(seq_len: usize) -> ReaderConfig {
     ReaderConfig {
         split: "train".to_owned(),
+        partition: None,
         seq_len,
         seed: 42,
         verify: true,

@@ -62,6 +62,7 @@ fn tokens_are_numbered_per_split() {
     let shard = |split: &str, n_tokens: &[u64]| Shard {
         path: String::new(),
         split: split.to_owned(),
+        partition: None,
         rows: 0,
         bytes: 0,
         blake3: String::new(),

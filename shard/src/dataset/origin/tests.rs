@@ -57,6 +57,7 @@ fn a_reader_gives_the_same_sequences_from_a_store() {
     }
     let config = ReaderConfig {
         split: "train".to_owned(),
+        partition: None,
         seq_len: 16,
         seed: 3,
         verify: true,
