@@ -12,6 +12,7 @@ use shard::schema::DatasetKind;
 use shard::{Dataset, store};
 
 use crate::classifier::{self, TrainArguments};
+use crate::cluster::{ClusterArguments, WorkerArguments, worker};
 use crate::commoncrawl::{self, CommonCrawlArguments};
 use crate::job::LoadedJob;
 use crate::output::Format;
@@ -55,6 +56,8 @@ enum Verb {
         /// Stop before `[train]`.
         #[arg(long)]
         no_train: bool,
+        #[command(flatten)]
+        cluster: ClusterArguments,
     },
     /// Show the plan of a job file.
     Explain {
@@ -81,6 +84,11 @@ enum Verb {
     Serve {
         #[command(subcommand)]
         what: Served,
+    },
+    /// Run jobs on several machines.
+    Cluster {
+        #[command(subcommand)]
+        what: Clustered,
     },
     /// Show a dataset's manifest, or everything known of one document.
     ///
@@ -197,6 +205,14 @@ enum Served {
     ///
     /// Prints its address. Example: gristmill serve sql demo/corpus; curl 127.0.0.1:7780/query -d 'select count(*) from documents'
     Sql(ServeArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Clustered {
+    /// Run units of jobs that `gristmill run --cluster` hands out, until it is stopped.
+    ///
+    /// Prints its address. Example: gristmill cluster worker --listen 0.0.0.0:7790 --token-file token
+    Worker(WorkerArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -352,7 +368,7 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
         if !is_shell {
             tokio::spawn(watch_signals(sender, talk));
         }
-        let options = Options { threads, talk, stop, train: true };
+        let options = Options { threads, talk, stop, train: true, cluster: None, memory: None };
         match arguments.verb {
             Verb::Demo(arguments) => demo::run(&arguments, options, is_json).await,
             Verb::Run { job, dry_run: true, .. } | Verb::Explain { job } => {
@@ -363,9 +379,11 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
                     false => print(&shown),
                 }
             }
-            Verb::Run { job, no_train, .. } => {
-                let options = Options { train: !no_train, ..options };
-                let summary = run::run(LoadedJob::load(&job.job, &job.set)?, options).await?;
+            Verb::Run { job, no_train, cluster, .. } => {
+                let mut loaded = LoadedJob::load(&job.job, &job.set)?;
+                let cluster = cluster.connect(&mut loaded, talk).await?;
+                let options = Options { train: !no_train, cluster, ..options };
+                let summary = run::run(loaded, options).await?;
                 talk.say(summary.show());
                 match is_json {
                     true => print_json(&summary),
@@ -388,6 +406,9 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode> {
             }
             Verb::Serve { what: Served::Sql(arguments) } => {
                 server::serve(&arguments, threads, options.stop, talk, is_json).await
+            }
+            Verb::Cluster { what: Clustered::Worker(arguments) } => {
+                worker::serve(&arguments, options.stop, talk, is_json).await
             }
             Verb::Takedown(arguments) => takedown::takedown(&arguments, threads, is_json).await,
             Verb::Sql(arguments) => sql(&arguments, threads, is_json).await,

@@ -8,6 +8,7 @@ pub mod allocator;
 pub mod benchmark;
 pub mod catalog;
 pub mod classifier;
+pub mod cluster;
 pub mod command;
 pub mod commoncrawl;
 pub mod decontaminate;

@@ -13,6 +13,7 @@ use shard::dataset::Snapshot;
 use shard::schema::DatasetKind;
 use shard::{Dataset, store};
 
+use crate::cluster::Cluster;
 use crate::job::LoadedJob;
 use crate::progress::{Talk, Unit};
 use crate::session::{self, Limits};
@@ -80,17 +81,21 @@ pub struct Options {
     pub stop: Stop,
     /// Whether `[train]` is run.
     pub train: bool,
+    /// The workers that run units; without them, this process does.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Memory of the operators; without it, the job's.
+    pub memory: Option<u64>,
 }
 
 /// A job whose sources, steps, methods and tokenizer are found and built.
 #[derive(Debug)]
 pub struct Plan {
-    run: Run,
-    documents: documents::Plan,
-    duplicates: Option<duplicates::Methods>,
-    repeats: Option<repeats::Methods>,
-    contamination: Option<contamination::Plan>,
-    tokens: Option<tokens::Plan>,
+    pub(crate) run: Run,
+    pub(crate) documents: documents::Plan,
+    pub(crate) duplicates: Option<duplicates::Methods>,
+    pub(crate) repeats: Option<repeats::Methods>,
+    pub(crate) contamination: Option<contamination::Plan>,
+    pub(crate) tokens: Option<tokens::Plan>,
 }
 
 /// Share of a job's memory that the operators' pool leaves to the program, its readers and its writers.
@@ -103,7 +108,8 @@ impl Plan {
     /// When a source finds no file, a step is unknown, a setting cannot work.
     pub fn resolve(job: LoadedJob, options: &Options) -> Result<Self> {
         let limits = Limits { memory: job.job.memory.0, threads: options.threads };
-        let pool = limits.memory - limits.memory / BESIDE_SHARE;
+        let memory = options.memory.unwrap_or(limits.memory);
+        let pool = memory - memory / BESIDE_SHARE;
         let runtime = session::runtime(Limits { memory: pool, ..limits })?;
         let ctx = session::session(&runtime, 1)?;
         let documents = documents::Plan::resolve(&job, &ctx)?;
@@ -140,6 +146,7 @@ impl Plan {
             runtime,
             talk: options.talk,
             stop: options.stop.clone(),
+            cluster: options.cluster.clone(),
         };
         Ok(Self { run, documents, duplicates, repeats, contamination, tokens })
     }

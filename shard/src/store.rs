@@ -10,11 +10,12 @@
 //! (Rebello et al. 2021).
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use object_store::ObjectStore;
 
@@ -62,9 +63,11 @@ pub fn create_folder(folder: &Path) -> Result<()> {
 #[must_use]
 pub fn aside(folder: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Machines that share a folder may give their processes the same numbers: in containers most are 1.
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = if is_object(folder) { cache::outbox() } else { folder.to_owned() };
-    folder.join(format!("{ASIDE}{}-{n}", std::process::id()))
+    folder.join(format!("{ASIDE}{}-{:016x}-{n}", std::process::id(), *PROCESS))
 }
 
 /// How names of [`aside`] begin; readers skip them and [`crate::Dataset::clean`] removes them.

@@ -8,6 +8,8 @@ mod bounded;
 #[cfg(test)]
 mod classifier;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod contamination;
 #[cfg(test)]
 mod conversations;

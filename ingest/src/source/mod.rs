@@ -63,7 +63,7 @@ pub const BATCH_ROWS_MAX: usize = 1024;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// A file as a job names it and as this machine finds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceFile {
     /// Where to open it.
     pub path: PathBuf,

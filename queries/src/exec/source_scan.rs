@@ -27,13 +27,14 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use futures::StreamExt;
 use ingest::source::{Source, SourceFile};
 use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
 use shard::schema::source_schema;
 
 /// Batches that the reading thread may be ahead of the plan, beside the one that it makes: each is up to 8 MiB of text.
 const BATCHES_AHEAD: usize = 1;
 
 /// A file, or a part of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePart {
     /// The file.
     pub file: SourceFile,

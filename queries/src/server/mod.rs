@@ -14,8 +14,8 @@ mod http;
 mod meter;
 mod openapi;
 mod service;
-mod tls;
-mod token;
+pub(crate) mod tls;
+pub(crate) mod token;
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture as _;
@@ -43,7 +43,7 @@ use crate::progress::Talk;
 use crate::{Error, Result, command};
 
 /// Where `--token` may be instead: arguments are seen by every user of the machine.
-const TOKEN_VARIABLE: &str = "GRISTMILL_TOKEN";
+pub(crate) const TOKEN_VARIABLE: &str = "GRISTMILL_TOKEN";
 /// Stack of the threads that questions run on. It bounds, with the shape of statements, how deep a plan can be.
 pub(crate) const STACK_BYTES: usize = 64 << 20;
 /// Bytes that operators may spill to disk.
@@ -132,7 +132,7 @@ pub async fn serve(
         ));
     }
     let tls = match (&arguments.tls_certificate, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key, None)?),
         _ => None,
     };
     let is_secure = tls.is_some();

@@ -19,7 +19,7 @@ const TOKEN_BYTES_MIN: usize = 16;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asker {
+pub(crate) struct Asker {
     /// The token's name, for the audit log.
     pub name: String,
     /// The corpora that the token opens; all of them, without it.
@@ -35,14 +35,14 @@ impl Asker {
 
 /// Why nobody is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(crate) enum Denied {
     Missing,
     Wrong,
     Expired,
 }
 
 impl Denied {
-    pub(super) fn message(self) -> &'static str {
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Self::Missing => "a token is missing: send `authorization: Bearer TOKEN`",
             Self::Wrong => "the token is not known here",
@@ -53,7 +53,7 @@ impl Denied {
 
 /// The tokens of a server.
 #[derive(Debug, Default)]
-pub(super) struct Tokens(Vec<Token>);
+pub(crate) struct Tokens(Vec<Token>);
 
 #[derive(Debug)]
 struct Token {
@@ -84,7 +84,7 @@ impl Tokens {
     ///
     /// # Errors
     /// When it is so short that it could be guessed.
-    pub(super) fn add(&mut self, token: &str) -> Result<()> {
+    pub(crate) fn add(&mut self, token: &str) -> Result<()> {
         if token.len() < TOKEN_BYTES_MIN {
             return Err(Error::Job {
                 place: "--token".to_owned(),
@@ -104,7 +104,7 @@ impl Tokens {
     ///
     /// # Errors
     /// When the file cannot be read, or names a corpus that is not in `corpora`.
-    pub(super) fn read(&mut self, path: &Path, corpora: &BTreeSet<String>) -> Result<()> {
+    pub(crate) fn read(&mut self, path: &Path, corpora: &BTreeSet<String>) -> Result<()> {
         let place = path.display().to_string();
         let wrong = |message: String, hint: &str| Error::Job {
             place: place.clone(),
@@ -142,12 +142,12 @@ impl Tokens {
     }
 
     /// Whether everybody may ask.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Returns who sent these headers.
-    pub(super) fn asker(&self, headers: &HeaderMap) -> Result<Asker, Denied> {
+    pub(crate) fn asker(&self, headers: &HeaderMap) -> Result<Asker, Denied> {
         if self.is_empty() {
             return Ok(Asker::anyone());
         }

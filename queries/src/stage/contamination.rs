@@ -28,12 +28,15 @@ use shard::writer::ShardWriter;
 
 use super::repeats;
 use super::tokens::{self, Id};
-use super::unit::{Output, Staging};
+use super::unit::{Inputs, Output, Staging};
 use super::{Run, commit, fingerprint, finished, parent};
 use crate::benchmark::{self, Benchmarks, DecontaminateConfig};
 use crate::job::LoadedJob;
 use crate::progress::Unit as Progress;
 use crate::{Error, Result};
+
+pub(crate) mod work;
+use self::work::{Judging, Scanning};
 
 /// Hits that are handed to the writer at a time.
 const BATCH_ROWS: usize = 1024;
@@ -60,6 +63,10 @@ impl Plan {
     #[must_use]
     pub fn cuts(&self) -> bool {
         self.index().config().action == Action::Cut
+    }
+
+    fn config(&self) -> serde_json::Value {
+        json!({ "decontaminate": self.index().config(), "benchmarks": self.benchmarks.files })
     }
 
     fn index(&self) -> &Index {
@@ -95,10 +102,7 @@ impl Plan {
         repeats: Option<&Snapshot>,
     ) -> Result<Snapshot> {
         let dataset = run.dataset(DatasetKind::Contamination);
-        let config = json!({
-            "decontaminate": self.index().config(),
-            "benchmarks": self.benchmarks.files,
-        });
+        let config = self.config();
         let parents: Vec<_> =
             [Some(documents), duplicates, repeats].into_iter().flatten().map(parent).collect();
         let fingerprint = fingerprint("contamination", &config, &parents, &serde_json::Value::Null);
@@ -120,37 +124,30 @@ impl Plan {
             shards.map(|(i, shard)| (shard.blake3.clone(), (shard.clone(), of(i)))).collect()
         };
         let rows: Vec<u64> = documents.manifest.shards.iter().map(|shard| shard.rows).collect();
-        let work = |_: usize, (shard, _): (Shard, Vec<u64>)| {
-            let (index, documents) = (Arc::clone(&self.benchmarks.index), documents.clone());
-            let removed = Arc::clone(&removed);
-            async move {
-                let (gone, _) = tokens::removed_rows(&documents, &shard, &removed)?;
-                let texts = Texts { snapshot: &documents, tokenizer: None };
-                find_shard(&index, &texts, &shard, &gone)
-            }
+        let work = Scanning {
+            index: Arc::clone(&self.benchmarks.index),
+            documents: documents.clone(),
+            removed,
+            inputs: Inputs {
+                config: config.clone(),
+                parents: parents.clone(),
+                more: serde_json::Value::Null,
+            },
         };
         let found: Vec<Found> = find
-            .run(run, units(&|_| Vec::new()), work, |index, _| task.advance(rows[index]))
+            .run(run, work, units(&|_| Vec::new()), |index, _| task.advance(rows[index]))
             .await?;
         let frequency = Arc::new(frequency(self.index(), &found));
-        let work = |index: usize, (shard, rows): (Shard, Vec<u64>)| {
-            let (grams, documents) = (Arc::clone(&self.benchmarks.index), documents.clone());
-            let (frequency, dataset) = (Arc::clone(&frequency), dataset.clone());
-            let repeats = repeats.cloned();
-            async move {
-                let texts = Texts { snapshot: &documents, tokenizer: None };
-                let rests = Rests::open(&documents, &shard, &rows, repeats.as_ref(), index)?;
-                let mut hits = Hits::new(&grams, &dataset, format!("unit-{index:06}"));
-                judge_shard(&grams, &texts, &shard, &rows, &frequency, |id, text, finding| {
-                    let finding = rests.judge(id, text, finding, grams.config());
-                    hits.push(id, finding)
-                })?;
-                Ok(JudgeOutput { dataset: dataset.path().to_owned(), shard: hits.finish()? })
-            }
+        let work = Judging {
+            index: Arc::clone(&self.benchmarks.index),
+            documents: documents.clone(),
+            frequency: Arc::clone(&frequency),
+            repeats: repeats.cloned(),
+            dataset: dataset.clone(),
+            config: config.clone(),
         };
-        let outputs = judge
-            .run(run, units(&|index| found[index].rows.clone()), work, |_, _: &JudgeOutput| {})
-            .await?;
+        let outputs =
+            judge.run(run, work, units(&|index| found[index].rows.clone()), |_, _| {}).await?;
         let schema = DatasetKind::Contamination.schema();
         let mut manifest = Manifest::new(DatasetKind::Contamination, &schema, fingerprint, config);
         manifest.parents = parents;
@@ -578,7 +575,7 @@ impl<'a> Hits<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct JudgeOutput {
+pub(crate) struct JudgeOutput {
     dataset: PathBuf,
     shard: Option<Shard>,
 }

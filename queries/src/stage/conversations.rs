@@ -21,10 +21,11 @@ use shard::writer::ShardWriter;
 
 use super::chat::value_of;
 use super::tokens::{Left, open_columns};
-use super::unit::{Output, Staging};
+use super::unit::{Inputs, Output, Staging, Work};
 use super::{Run, commit, fingerprint, finished};
 use crate::Result;
 use crate::progress::Unit as Progress;
+use crate::run::Plan;
 
 const KINDS: [DatasetKind; 2] = [DatasetKind::Conversations, DatasetKind::Preferences];
 /// Columns that both take from `documents`, in this order.
@@ -52,12 +53,8 @@ pub async fn execute(run: &Run, left: &Left) -> Result<[Snapshot; 2]> {
     let task = run.talk.task("conversations", rows.iter().sum(), Progress::Count("documents"));
     let shards = documents.manifest.shards.iter();
     let units = shards.map(|shard| (shard.blake3.clone(), shard.clone())).collect();
-    let work = |index: usize, shard: Shard| {
-        let (left, datasets) = (left.clone(), datasets.clone());
-        async move { write(&left, &shard, index, &datasets) }
-    };
-    let written: Vec<Written> =
-        staging.run(run, units, work, |index, _| task.advance(rows[index])).await?;
+    let work = Turning { left: left.clone(), datasets: datasets.clone() };
+    let written = staging.run(run, work, units, |index, _| task.advance(rows[index])).await?;
     let mut snapshots = Vec::new();
     for (index, (kind, dataset)) in KINDS.into_iter().zip(&datasets).enumerate() {
         let mut manifest = Manifest::new(kind, &kind.schema(), fingerprint.clone(), config.clone());
@@ -74,6 +71,32 @@ pub async fn execute(run: &Run, left: &Left) -> Result<[Snapshot; 2]> {
     let [conversations, preferences] = snapshots.each_ref().map(|s| s.manifest.counts.n_kept);
     task.finish(format!("{conversations} conversations, {preferences} preferences"));
     Ok(snapshots)
+}
+
+/// The work of the stage's units.
+#[derive(Debug)]
+pub(crate) struct Turning {
+    left: Left,
+    datasets: [Dataset; 2],
+}
+
+impl Work for Turning {
+    type Unit = Shard;
+    type Output = Written;
+    const STAGE: &'static str = "conversations";
+
+    fn inputs(&self) -> Inputs {
+        Inputs { parents: self.left.parents.clone(), ..Inputs::default() }
+    }
+
+    fn open(plan: &Plan, inputs: Inputs) -> Result<Self> {
+        let left = Left::open(plan, &inputs)?;
+        Ok(Self { left, datasets: KINDS.map(|kind| plan.run.dataset(kind)) })
+    }
+
+    async fn run(self: Arc<Self>, index: usize, shard: Shard) -> Result<Written> {
+        write(&self.left, &shard, index, &self.datasets)
+    }
 }
 
 fn write(left: &Left, shard: &Shard, index: usize, datasets: &[Dataset; 2]) -> Result<Written> {
@@ -250,7 +273,7 @@ pub fn refused(counts: &Counts) -> BTreeMap<String, u64> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Written {
+pub(crate) struct Written {
     datasets: [PathBuf; 2],
     shards: [Option<Shard>; 2],
     counts: [Counts; 2],

@@ -22,7 +22,7 @@ use shard::schema::DatasetKind;
 use shard::store;
 
 use super::takedowns::{Rewritten, Takedowns, account, n_taken};
-use super::unit::{Output, Staging};
+use super::unit::{Inputs, Output, Staging, Work};
 use super::{Run, commit, costs, fingerprint, finished, reasons};
 use crate::exec::document_sink::{DocumentSink, Target};
 use crate::exec::filter_chain::{
@@ -41,7 +41,7 @@ const UNIT_SHARE: u64 = 16;
 const UNIT_FILES_MAX: usize = 10_000;
 
 /// The stage, resolved: nothing is read yet but names and sizes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     sources: Vec<ResolvedSource>,
     chain: Arc<Chain>,
@@ -59,10 +59,13 @@ struct ResolvedSource {
 }
 
 /// A piece of one source.
-#[derive(Clone, Debug)]
-struct Unit {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Unit {
     source: usize,
     parts: Vec<FilePart>,
+    /// What the file of each part is known by; given when the unit is to be run.
+    #[serde(default)]
+    blake3: Vec<String>,
 }
 
 impl Plan {
@@ -151,35 +154,17 @@ impl Plan {
             .iter()
             .map(|file| ((file.source.as_str(), file.file.as_str()), file.blake3.as_str()))
             .collect();
-        let units = self.units.iter().map(|unit| (unit.key(&self.sources, &hashes), unit.clone()));
-        let ctx = session::session(&run.runtime, 1)?;
+        let units = self.units.iter().map(|unit| {
+            let mut known = unit.clone();
+            let source = self.sources[unit.source].name.as_str();
+            let blake3 = unit.parts.iter().map(|part| hashes[&(source, part.file.name.as_str())]);
+            known.blake3 = blake3.map(str::to_owned).collect();
+            (unit.key(&self.sources, &hashes), known)
+        });
+        let work = Reading::new(self, run, takedowns)?;
         let mut n = (0, 0);
-        let work = |index: usize, unit: Unit| {
-            let sink = self.sink(run, &format!("unit-{index:06}"), takedowns);
-            let plan = self.physical(&unit, &sink);
-            let takedowns = takedowns.version();
-            let context = ctx.task_ctx();
-            let corpus = run.corpus();
-            async move {
-                let plan = plan?;
-                datafusion::physical_plan::collect(Arc::clone(&plan), context).await?;
-                let written = sink.take().expect("the plan ended well");
-                let n_scanned = rows_scanned(&plan);
-                assert_eq!(n_scanned, written.counts.n_in, "rows read and rows written differ");
-                Ok(UnitOutput {
-                    corpus: corpus.display().to_string(),
-                    documents: written.documents,
-                    dropped: written.dropped,
-                    edits: written.edits,
-                    counts: written.counts,
-                    text_bytes: written.text_bytes,
-                    costs: step_costs(&plan),
-                    takedowns,
-                })
-            }
-        };
         let outputs = staging
-            .run(run, units.collect(), work, |index, output: &UnitOutput| {
+            .run(run, work, units.collect(), |index, output: &UnitOutput| {
                 task.advance(bytes[index]);
                 n.0 += output.counts.n_in;
                 n.1 += output.counts.n_kept;
@@ -328,6 +313,104 @@ impl Plan {
         let chain = Arc::new(FilterChainExec::new(Arc::clone(&self.chain), scan));
         let sink = Arc::clone(sink) as Arc<dyn datafusion::datasource::sink::DataSink>;
         Ok(Arc::new(DataSinkExec::new(chain, sink, None)))
+    }
+}
+
+/// The work of the stage's units.
+pub(crate) struct Reading {
+    plan: Plan,
+    run: Run,
+    takedowns: Arc<Takedowns>,
+    ctx: SessionContext,
+}
+
+impl Reading {
+    fn new(plan: &Plan, run: &Run, takedowns: &Arc<Takedowns>) -> Result<Self> {
+        let ctx = session::session(&run.runtime, 1)?;
+        let takedowns = Arc::clone(takedowns);
+        Ok(Self {
+            plan: Plan { units: Vec::new(), ..plan.clone() },
+            run: run.clone(),
+            takedowns,
+            ctx,
+        })
+    }
+}
+
+impl Work for Reading {
+    type Unit = Unit;
+    type Output = UnitOutput;
+    const STAGE: &'static str = "documents";
+
+    fn inputs(&self) -> Inputs {
+        let config = self.plan.config(&self.run);
+        Inputs { config, parents: self.takedowns.parents(), more: Value::Null }
+    }
+
+    fn open(plan: &crate::run::Plan, inputs: Inputs) -> Result<Self> {
+        let takedowns = Arc::new(Takedowns::read(&plan.run.corpus())?);
+        let work = Self::new(&plan.documents, &plan.run, &takedowns)?;
+        let own = work.inputs();
+        inputs.check(Self::STAGE, &own.config)?;
+        if inputs.parents != own.parents {
+            let (wanted, found) = (&inputs.parents, &own.parents);
+            let message = format!("the list of takedowns is {found:?} here, wanted is {wanted:?}");
+            let hint = "all machines must see one folder".to_owned();
+            return Err(plan.run.job.error("output", message, Some(hint)));
+        }
+        Ok(work)
+    }
+
+    /// Files that are read in parts are compared by their size alone: each part would read them all.
+    fn check(&self, unit: &Unit) -> Result<()> {
+        let source = &self.plan.sources[unit.source].source;
+        for (part, wanted) in unit.parts.iter().zip(&unit.blake3) {
+            let file = part.file.fetched()?;
+            let differs = |found: String, wanted: String| Error::Job {
+                place: file.path.display().to_string(),
+                message: format!("the file has {found} here, wanted are {wanted}"),
+                hint: Some("all machines must see the same files".to_owned()),
+            };
+            if let Some(id) = source.content_id(&file)? {
+                let found = shard::manifest::hash(id.as_bytes());
+                if found != *wanted {
+                    return Err(differs(format!("blake3 {found}"), wanted.clone()));
+                }
+                continue;
+            }
+            let bytes = store::size(&file.path)?.unwrap_or_default();
+            if bytes != file.bytes {
+                let wanted = format!("{} bytes", file.bytes);
+                return Err(differs(format!("{bytes} bytes"), wanted));
+            }
+            let found = match part.range {
+                None => store::hash_file(&file.path)?,
+                Some(_) => wanted.clone(),
+            };
+            if found != *wanted {
+                return Err(differs(format!("blake3 {found}"), wanted.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(self: Arc<Self>, index: usize, unit: Unit) -> Result<UnitOutput> {
+        let sink = self.plan.sink(&self.run, &format!("unit-{index:06}"), &self.takedowns);
+        let plan = self.plan.physical(&unit, &sink)?;
+        datafusion::physical_plan::collect(Arc::clone(&plan), self.ctx.task_ctx()).await?;
+        let written = sink.take().expect("the plan ended well");
+        let n_scanned = rows_scanned(&plan);
+        assert_eq!(n_scanned, written.counts.n_in, "rows read and rows written differ");
+        Ok(UnitOutput {
+            corpus: self.run.corpus().display().to_string(),
+            documents: written.documents,
+            dropped: written.dropped,
+            edits: written.edits,
+            counts: written.counts,
+            text_bytes: written.text_bytes,
+            costs: step_costs(&plan),
+            takedowns: self.takedowns.version(),
+        })
     }
 }
 
@@ -497,11 +580,11 @@ fn cut_by_arrival(sources: &[ResolvedSource], read: &[SourceRead], unit_bytes: u
 fn cut(sources: &[ResolvedSource], unit_bytes: u64) -> Vec<Unit> {
     let mut units = Vec::new();
     for (source, resolved) in sources.iter().enumerate() {
-        let mut group = Unit { source, parts: Vec::new() };
+        let mut group = Unit { source, parts: Vec::new(), blake3: Vec::new() };
         let flush = |group: &mut Unit, units: &mut Vec<Unit>| {
             if !group.parts.is_empty() {
                 let parts = std::mem::take(&mut group.parts);
-                units.push(Unit { source, parts });
+                units.push(Unit { source, parts, blake3: Vec::new() });
             }
         };
         for file in &resolved.files {
@@ -511,7 +594,7 @@ fn cut(sources: &[ResolvedSource], unit_bytes: u64) -> Vec<Unit> {
                 for part in 0..n {
                     let range = part * unit_bytes..((part + 1) * unit_bytes).min(file.bytes);
                     let part = FilePart { file: file.clone(), range: Some(range) };
-                    units.push(Unit { source, parts: vec![part] });
+                    units.push(Unit { source, parts: vec![part], blake3: Vec::new() });
                 }
                 continue;
             }
@@ -546,7 +629,7 @@ impl Unit {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct UnitOutput {
+pub(crate) struct UnitOutput {
     corpus: String,
     documents: Option<Shard>,
     dropped: Option<Shard>,
@@ -593,5 +676,15 @@ impl Output for UnitOutput {
     fn hash(&self, file: usize) -> Option<&str> {
         let written = [&self.documents, &self.dropped, &self.edits];
         written.into_iter().flatten().nth(file).map(|shard| shard.blake3.as_str())
+    }
+
+    fn imbalance(&self) -> Option<String> {
+        let rows = |shard: &Option<Shard>| shard.as_ref().map_or(0, |shard| shard.rows);
+        let (counts, kept, gone) = (&self.counts, rows(&self.documents), rows(&self.dropped));
+        let is_whole = counts.n_in == counts.n_kept + counts.n_dropped()
+            && kept == counts.n_kept
+            && gone + n_taken(counts) == counts.n_dropped();
+        (!is_whole)
+            .then(|| format!("{kept} rows of `documents` and {gone} of `dropped` for {counts:?}"))
     }
 }

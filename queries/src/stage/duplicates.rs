@@ -15,7 +15,7 @@ mod order;
 mod removals;
 mod rows;
 mod semantic;
-mod signatures;
+pub(crate) mod signatures;
 mod table;
 mod verification;
 mod work;

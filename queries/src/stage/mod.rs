@@ -25,6 +25,7 @@ use shard::dataset::Snapshot;
 use shard::manifest::{Manifest, Parent, hash};
 use shard::schema::DatasetKind;
 
+use crate::cluster::Cluster;
 use crate::job::LoadedJob;
 use crate::progress::Talk;
 use crate::session::Limits;
@@ -43,6 +44,8 @@ pub struct Run {
     pub talk: Talk,
     /// Whether the user asked to stop.
     pub stop: Stop,
+    /// The workers that run the units; without them, this process does.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// Turns true when the user asked to stop.

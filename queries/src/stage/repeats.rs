@@ -21,12 +21,12 @@ use dedup::{Finds, Repeat, SpanMethod, Spill, SpillWriter};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shard::Dataset;
 use shard::dataset::Snapshot;
-use shard::manifest::{Counts, Manifest, Shard};
+use shard::manifest::{Counts, Manifest, Parent, Shard};
 use shard::schema::{DatasetKind, ID_BYTES};
 use shard::tokenizer::{Tokenizer, TokenizerSpec};
 use shard::writer::ShardWriter;
+use shard::{Dataset, store};
 
 use super::tokens::{Id, Reasons, id, open_columns, read_columns, removed};
 use super::unit::{Output, Staging};
@@ -47,6 +47,9 @@ const PARTITIONS: std::ops::RangeInclusive<u64> = 16..=4096;
 const TEXT_BYTES_PER_BYTE: u64 = 3;
 /// Rows that are written at a time.
 const BATCH_ROWS: usize = 1024;
+
+pub(crate) mod work;
+use self::work::{Searching, Spilling, Writing};
 
 /// The methods of a job that find spans, ready to run.
 #[derive(Debug)]
@@ -132,7 +135,7 @@ impl Methods {
             let hint = "cut the sources into several jobs".to_owned();
             return Err(run.job.error("dedup", message, Some(hint)));
         }
-        let search = Arc::new(Search::new(self, run, documents, removed(duplicates, None)?));
+        let search = Arc::new(Search::new(self, run, documents, duplicates)?);
         let staging = |stage| Staging::new(&dataset, stage, &fingerprint);
         let (pieces, found, written) = (staging("pieces"), staging("found"), staging("repeats"));
         let spilled = search.spill(run, &pieces).await?;
@@ -190,10 +193,17 @@ struct Search {
     first_rows: Vec<u32>,
     n_partitions: u32,
     thread_bytes: u64,
+    config: Value,
+    parents: Vec<Parent>,
 }
 
 impl Search {
-    fn new(methods: &Methods, run: &Run, documents: &Snapshot, removed: Reasons) -> Self {
+    fn new(
+        methods: &Methods,
+        run: &Run,
+        documents: &Snapshot,
+        duplicates: Option<&Snapshot>,
+    ) -> Result<Self> {
         let shards = &documents.manifest.shards;
         let mut first_row = 0;
         let first_rows = shards.iter().map(|shard| {
@@ -206,16 +216,18 @@ impl Search {
         let n_partitions = (text_bytes / PARTITION_BYTES)
             .next_power_of_two()
             .clamp(*PARTITIONS.start(), *PARTITIONS.end());
-        Self {
+        Ok(Self {
             methods: methods.methods.clone(),
             min_chars_left: methods.min_chars_left,
             report_only: methods.report_only,
             documents: documents.clone(),
-            removed,
+            removed: removed(duplicates, None)?,
             first_rows,
             n_partitions: u32::try_from(n_partitions).expect("at most 4096"),
             thread_bytes: run.limits.memory / THREAD_SHARE,
-        }
+            config: methods.config(),
+            parents: [Some(documents), duplicates].into_iter().flatten().map(parent).collect(),
+        })
     }
 
     fn shards(&self) -> impl Iterator<Item = (String, Shard)> {
@@ -233,12 +245,9 @@ impl Search {
         let rows: Vec<u64> =
             self.documents.manifest.shards.iter().map(|shard| shard.rows).collect();
         let task = run.talk.task("pieces", rows.iter().sum(), Progress::Count("documents"));
-        let work = |index: usize, shard: Shard| {
-            let (search, folder) = (Arc::clone(self), staging.folder().clone());
-            async move { search.spill_shard(index, &shard, &folder) }
-        };
         let units = self.shards().collect();
-        let spilled = staging.run(run, units, work, |index, _| task.advance(rows[index])).await?;
+        let work = Spilling { search: Arc::clone(self), folder: staging.folder().clone() };
+        let spilled = staging.run(run, work, units, |index, _| task.advance(rows[index])).await?;
         let bytes: u64 = spilled.iter().flat_map(|s: &Spilled| &s.pieces).map(|(_, b)| b).sum();
         task.finish(format!("{bytes} bytes on disk"));
         Ok(spilled)
@@ -246,14 +255,17 @@ impl Search {
 
     fn spill_shard(&self, index: usize, shard: &Shard, folder: &Path) -> Result<Spilled> {
         let ids_path = folder.join(format!("ids-{index:06}"));
-        let ids_file = File::create(&ids_path).map_err(shard::Error::io("create", &ids_path))?;
+        // Another machine may do the same at the same time: a file is whole when it has its name.
+        let ids_aside = store::aside(folder);
+        let ids_file = File::create(&ids_aside).map_err(shard::Error::io("create", &ids_aside))?;
         let mut ids = BufWriter::new(ids_file);
         let paths: Vec<PathBuf> = self
             .methods
             .iter()
             .map(|method| folder.join(format!("pieces-{}-{index:06}", method.name)))
             .collect();
-        let mut writers = paths
+        let asides: Vec<PathBuf> = paths.iter().map(|_| store::aside(folder)).collect();
+        let mut writers = asides
             .iter()
             .map(|path| SpillWriter::create(path, self.n_partitions, self.buffer_bytes()))
             .collect::<dedup::Result<Vec<_>>>()?;
@@ -276,8 +288,11 @@ impl Search {
         }
         ids.flush().map_err(shard::Error::io("write", &ids_path))?;
         let mut pieces = Vec::new();
-        for (path, writer) in paths.into_iter().zip(writers) {
-            pieces.push((path, writer.finish()?));
+        store::publish(&ids_aside, &ids_path)?;
+        for ((path, aside), writer) in paths.into_iter().zip(asides).zip(writers) {
+            let bytes = writer.finish()?;
+            store::publish(&aside, &path)?;
+            pieces.push((path, bytes));
         }
         Ok(Spilled { ids: (ids_path, shard.rows * ID_BYTES as u64), pieces })
     }
@@ -303,33 +318,25 @@ impl Search {
         staging: &Staging,
         spilled: Vec<Spilled>,
     ) -> Result<Vec<Found>> {
-        let pieces: Arc<Vec<Vec<PathBuf>>> = Arc::new(
-            (0..self.methods.len())
-                .map(|method| spilled.iter().map(|shard| shard.pieces[method].0.clone()).collect())
-                .collect(),
-        );
+        let pieces: Vec<Vec<PathBuf>> = (0..self.methods.len())
+            .map(|method| spilled.iter().map(|shard| shard.pieces[method].0.clone()).collect())
+            .collect();
         let units: Vec<(String, (usize, u32))> = (0..self.methods.len())
             .flat_map(|method| (0..self.n_partitions).map(move |partition| (method, partition)))
             .map(|unit| (format!("{}-{}-{}", unit.0, unit.1, self.n_partitions), unit))
             .collect();
         let task = run.talk.task("repeats", units.len() as u64, Progress::Count("partitions"));
-        let work = |_: usize, (method, partition): (usize, u32)| {
-            let (search, pieces) = (Arc::clone(self), Arc::clone(&pieces));
-            let folder = staging.folder().clone();
-            async move {
-                let path = folder.join(format!("found-{method}-{partition:06}"));
-                let pieces = Pieces { paths: &pieces[method], partition };
-                search.find_in(method, pieces, path)
-            }
-        };
-        let found = staging.run(run, units, work, |_, _| task.advance(1)).await?;
+        let (search, folder) = (Arc::clone(self), staging.folder().clone());
+        let work = Searching { search, folder, pieces };
+        let found = staging.run(run, work, units, |_, _| task.advance(1)).await?;
         task.finish(format!("in {} partitions of keys", self.n_partitions));
         Ok(found)
     }
 
     fn find_in(&self, method: usize, pieces: Pieces<'_>, path: PathBuf) -> Result<Found> {
         let n_shards = u32::try_from(self.first_rows.len()).expect("fewer than rows");
-        let mut writer = SpillWriter::create(&path, n_shards.max(1), self.buffer_bytes())?;
+        let aside = store::aside(path.parent().expect("it is in a folder"));
+        let mut writer = SpillWriter::create(&aside, n_shards.max(1), self.buffer_bytes())?;
         let mut emit = |repeat: Repeat| {
             let shard = self.first_rows.partition_point(|first| *first <= repeat.row) - 1;
             let shard = u32::try_from(shard).expect("fewer than rows");
@@ -337,6 +344,7 @@ impl Search {
         };
         self.methods[method].finder.find(pieces, self.thread_bytes, &mut emit)?;
         let bytes = writer.finish()?;
+        store::publish(&aside, &path)?;
         Ok(Found { method, path, bytes })
     }
 
@@ -349,20 +357,11 @@ impl Search {
         spilled: Vec<Spilled>,
         found: Vec<Found>,
     ) -> Result<Vec<Shard>> {
-        let ids: Arc<Vec<PathBuf>> = Arc::new(spilled.into_iter().map(|s| s.ids.0).collect());
-        let found = Arc::new(found);
+        let ids: Vec<PathBuf> = spilled.into_iter().map(|s| s.ids.0).collect();
         let units: Vec<_> = self.shards().collect();
         let task = run.talk.task("spans", units.len() as u64, Progress::Count("shards"));
-        let work = |index: usize, shard: Shard| {
-            let (search, dataset) = (Arc::clone(self), dataset.clone());
-            let (ids, found) = (Arc::clone(&ids), Arc::clone(&found));
-            async move {
-                let ids = Ids { paths: &ids, first_rows: &search.first_rows };
-                let shard = search.write_shard(index, &shard, &dataset, &ids, &found)?;
-                Ok(Written { dataset: dataset.path().to_owned(), shard })
-            }
-        };
-        let written = staging.run(run, units, work, |_, _| task.advance(1)).await?;
+        let work = Writing { search: Arc::clone(self), dataset: dataset.clone(), ids, found };
+        let written = staging.run(run, work, units, |_, _| task.advance(1)).await?;
         let shards: Vec<Shard> = written.into_iter().map(|w: Written| w.shard).collect();
         let n: u64 = shards.iter().map(|shard| shard.rows).sum();
         task.finish(format!("{n} spans stood before"));
@@ -696,7 +695,7 @@ impl Cuts {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Spilled {
+pub(crate) struct Spilled {
     ids: (PathBuf, u64),
     /// By method.
     pieces: Vec<(PathBuf, u64)>,
@@ -709,7 +708,7 @@ impl Output for Spilled {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Found {
+pub(crate) struct Found {
     method: usize,
     path: PathBuf,
     bytes: u64,
@@ -722,7 +721,7 @@ impl Output for Found {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Written {
+pub(crate) struct Written {
     dataset: PathBuf,
     shard: Shard,
 }

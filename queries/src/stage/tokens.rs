@@ -13,7 +13,6 @@ use arrow::array::{ArrayRef, AsArray, ListBuilder, UInt32Array, UInt32Builder};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
-use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
@@ -27,21 +26,20 @@ use shard::manifest::{Counts, Manifest, Parent, Shard};
 use shard::schema::{DatasetKind, ID_BYTES, loss_mask_field, weight_fields};
 use shard::split::Splits;
 use shard::store;
-use shard::tokenizer::{Tokenizer, TokenizerSpec, train};
+use shard::tokenizer::{Tokenizer, TokenizerSpec};
 use shard::writer::{ShardWriter, number_tokens};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::chat::{self, Chat};
+use super::chat;
 use super::contamination::Outcome;
 use super::repeats::{self, Cuts};
-use super::unit::{Output, Staging};
+use super::unit::{Inputs, Output, Staging};
 use super::weights::{Table, Weights};
 use super::{Run, commit, fingerprint, finished, parent, reasons};
-use crate::exec::run_sink::{Buckets, RunFile, RunSink, read_bucket, sort_bucket};
-use crate::exec::shard_scan::{scan, schema_of};
+use crate::exec::run_sink::{Buckets, RunFile, read_bucket, sort_bucket};
 use crate::job::{LoadedJob, Reweight, ShardConfig};
 use crate::progress::Unit as Progress;
-use crate::{Error, Result, session};
+use crate::{Error, Result};
 
 /// The columns of `documents` that tokens are made of; the last one only for conversations.
 const COLUMNS: [&str; 3] = ["id", "text", "metadata"];
@@ -54,10 +52,13 @@ const TOKEN_BYTES_PER_BYTE: u64 = 3;
 /// Seeds the choice of the documents that a tokenizer is trained on, apart from every other use of the job's seed.
 const SAMPLE_SEED: u64 = 0x0074_6f6b_656e_697a;
 
+pub(crate) mod work;
+use self::work::{Encoding, Learning, Place, Sorting};
+
 pub(crate) type Id = [u8; ID_BYTES as usize];
 
 /// `[shard]` of a job, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     config: ShardConfig,
     spec: TokenizerSpec,
@@ -106,17 +107,7 @@ impl Plan {
     /// When nothing is left to train on, a shard cannot be read or the tokenizer cannot be used.
     pub async fn execute(&self, run: &Run, left: Left) -> Result<Snapshot> {
         let dataset = run.dataset(DatasetKind::Tokens);
-        let mut config = json!({ "shard": self.config, "seed": run.job.job.seed });
-        if let TokenizerSpec::Path(path) = &self.spec {
-            config["tokenizer_blake3"] = Value::from(store::hash_file(path)?);
-        }
-        if let Some(chat) = &self.chat {
-            config["chat_template"] = chat.fingerprint()?;
-        }
-        config["sort_bytes"] = Value::from(sort_bytes(run));
-        if let Some(table) = &self.reweight {
-            config["reweight"] = json!(table.weights());
-        }
+        let config = self.config(run)?;
         let fingerprint = fingerprint("tokens", &config, &left.parents, &Value::Null);
         if let Some(newest) = finished(&dataset, &fingerprint)? {
             run.talk.say(format!("{:>12}  version {} is up to date", "tokens", newest.version));
@@ -125,11 +116,10 @@ impl Plan {
         let learn = Staging::new(&dataset, "tokenizer", &fingerprint);
         let encode = Staging::new(&dataset, "encode", &fingerprint);
         let sort = Staging::new(&dataset, "sort", &fingerprint);
-        let tokenizer = Arc::new(self.tokenizer(run, &left, &learn).await?);
-        let (runs, counts) = self.encode(run, &left, &tokenizer, &encode).await?;
-        let weights = self.reweight.clone();
-        let weights = weights.map(|table| Weights::count(left.duplicates.as_ref(), table));
-        let weights = weights.transpose()?.map(Arc::new);
+        let (tokenizer, trained) = self.tokenizer(run, &left, &learn).await?;
+        let tokenizer = Arc::new(tokenizer);
+        let (runs, counts) = self.encode(run, &left, &tokenizer, trained, &encode).await?;
+        let weights = self.weights(&left)?;
         let schema = schema(self.chat.is_some(), weights.is_some());
         let mut manifest = Manifest::new(DatasetKind::Tokens, &schema, fingerprint, config);
         manifest.parents = left.parents.clone();
@@ -143,7 +133,7 @@ impl Plan {
                     .to_owned(),
             });
         }
-        manifest.shards = self.sort(run, &left.documents, runs, weights, &sort).await?;
+        manifest.shards = self.sort(run, &left, runs, weights, &sort).await?;
         number_tokens(&mut manifest.shards);
         assert_eq!(
             manifest.n_rows(),
@@ -164,40 +154,54 @@ impl Plan {
         Ok(snapshot)
     }
 
-    /// Loads the tokenizer, or trains it on the documents of the split `train`.
-    async fn tokenizer(&self, run: &Run, left: &Left, staging: &Staging) -> Result<Tokenizer> {
-        let (training, n_vocabulary) = match &self.spec {
-            TokenizerSpec::Path(path) => return Ok(Tokenizer::load(path)?),
-            TokenizerSpec::Train { training, n_vocabulary } => (*training, *n_vocabulary),
-        };
+    /// How often each document counts, where the job says so.
+    fn weights(&self, left: &Left) -> Result<Option<Arc<Weights>>> {
+        let table = self.reweight.clone();
+        let weights = table.map(|table| Weights::count(left.duplicates.as_ref(), table));
+        Ok(weights.transpose()?.map(Arc::new))
+    }
+
+    /// What decides the content, beyond the datasets.
+    fn config(&self, run: &Run) -> Result<Value> {
+        let mut config = json!({ "shard": self.config, "seed": run.job.job.seed });
+        if let TokenizerSpec::Path(path) = &self.spec {
+            config["tokenizer_blake3"] = Value::from(store::hash_file(path)?);
+        }
+        if let Some(chat) = &self.chat {
+            config["chat_template"] = chat.fingerprint()?;
+        }
+        config["sort_bytes"] = Value::from(sort_bytes(run));
+        if let Some(table) = &self.reweight {
+            config["reweight"] = json!(table.weights());
+        }
+        Ok(config)
+    }
+
+    /// Loads the tokenizer, or trains it on the documents of the split `train` and says where it is.
+    async fn tokenizer(
+        &self,
+        run: &Run,
+        left: &Left,
+        staging: &Staging,
+    ) -> Result<(Tokenizer, Option<PathBuf>)> {
+        if let TokenizerSpec::Path(path) = &self.spec {
+            return Ok((Tokenizer::load(path)?, None));
+        }
         let task = run.talk.task(
             "tokenizer",
             left.documents.manifest.n_rows(),
             Progress::Count("documents"),
         );
-        let units = vec![(String::new(), Texts::new(self, run, left))];
-        let work = |_: usize, texts: Texts| {
-            let path = staging.folder().join("tokenizer.json");
-            async move {
-                let failure = Arc::clone(&texts.failure);
-                let n_bytes = Arc::clone(&texts.n_bytes);
-                let train = move || train(training, n_vocabulary, texts);
-                let trained = tokio::task::spawn_blocking(train).await;
-                let bytes = trained.expect("training does not panic")?;
-                if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                    return Err(error);
-                }
-                store::replace(&path, &bytes)?;
-                let text_bytes = n_bytes.load(std::sync::atomic::Ordering::Relaxed);
-                Ok(Trained { path, bytes: bytes.len() as u64, text_bytes })
-            }
-        };
-        let trained: Vec<Trained> = staging.run(run, units, work, |_, _| {}).await?;
+        let path = staging.folder().join("tokenizer.json");
+        let config = self.config(run)?;
+        let work =
+            Learning { plan: self.clone(), run: run.clone(), left: left.clone(), path, config };
+        let trained = staging.run(run, work, vec![(String::new(), ())], |_, _| {}).await?;
         let [trained] = &trained[..] else { panic!("{} units, one began", trained.len()) };
         let tokenizer = Tokenizer::load(&trained.path)?;
         let (n, bytes) = (tokenizer.n_vocabulary(), trained.text_bytes);
         task.finish(format!("{n} tokens from {bytes} bytes of text"));
-        Ok(tokenizer)
+        Ok((tokenizer, Some(trained.path.clone())))
     }
 
     /// The first pass.
@@ -206,51 +210,20 @@ impl Plan {
         run: &Run,
         left: &Left,
         tokenizer: &Arc<Tokenizer>,
+        trained: Option<PathBuf>,
         staging: &Staging,
     ) -> Result<(Vec<RunFile>, Counts)> {
         store::create_folder(staging.folder())?;
         let documents = &left.documents;
         let task =
             run.talk.task("tokenize", documents.manifest.n_rows(), Progress::Count("documents"));
-        let ctx = session::session(&run.runtime, 1)?;
         let shards = documents.manifest.shards.iter();
         let units = shards.map(|shard| (shard.blake3.clone(), shard.clone()));
         let rows: Vec<u64> = documents.manifest.shards.iter().map(|shard| shard.rows).collect();
-        let buckets = self.buckets(run, documents);
-        let run_bytes = usize::try_from(sort_bytes(run)).unwrap_or(usize::MAX);
-        let work = |index: usize, shard: Shard| {
-            let name = format!("run-{index:06}");
-            let schema = schema_of(&documents.manifest);
-            let left = left.clone();
-            let (tokenizer, buckets) = (Arc::clone(tokenizer), buckets.clone());
-            let folder = staging.folder().clone();
-            let ctx = ctx.clone();
-            let chat = self.chat.clone();
-            async move {
-                let (gone, dropped) = removed_rows(&left.documents, &shard, &left.removed)?;
-                let chat = chat.map(|chat| chat.load(Arc::clone(&tokenizer))).transpose()?;
-                let chat = chat.map(Arc::new);
-                let columns = if chat.is_some() { &COLUMNS[..] } else { &COLUMNS[..2] };
-                let scan = scan(&left.documents, &shard, &schema, columns, &gone)?;
-                let tokens = match &chat {
-                    Some(chat) => chat::tokens_udf(Arc::clone(chat)),
-                    None => tokens_udf(tokenizer, left.cuts(index)?, Arc::clone(&left.outcome)),
-                };
-                let plan = projection(&ctx, scan, columns, &tokens)?;
-                let sink = Arc::new(RunSink::new(folder, name, buckets, run_bytes, plan.schema()));
-                let plan = DataSinkExec::new(plan, Arc::clone(&sink) as Arc<dyn DataSink>, None);
-                datafusion::physical_plan::collect(Arc::new(plan), ctx.task_ctx()).await?;
-                let (runs, n_kept) = sink.take().expect("the plan ended well");
-                let refused = chat.map(|chat: Arc<Chat>| chat.take_refused()).unwrap_or_default();
-                let mut dropped = dropped;
-                dropped.extend(refused.counts);
-                let counts = Counts { n_in: shard.rows, n_kept, dropped };
-                counts.assert_complete("encode");
-                Ok(EncodeOutput { runs, counts, refused: refused.first })
-            }
-        };
+        let place = Place { folder: staging.folder().clone(), tokenizer: trained };
+        let work = Encoding::new(self, run, left, tokenizer, place)?;
         let outputs =
-            staging.run(run, units.collect(), work, |index, _| task.advance(rows[index])).await?;
+            staging.run(run, work, units.collect(), |index, _| task.advance(rows[index])).await?;
         let (mut runs, mut counts) = (Vec::new(), Counts::default());
         let mut refused = None;
         for output in outputs {
@@ -270,34 +243,20 @@ impl Plan {
     async fn sort(
         &self,
         run: &Run,
-        documents: &Snapshot,
+        left: &Left,
         runs: Vec<RunFile>,
         weights: Option<Arc<Weights>>,
         staging: &Staging,
     ) -> Result<Vec<Shard>> {
-        let buckets = self.buckets(run, documents);
-        let runs = Arc::new(runs);
+        let buckets = self.buckets(run, &left.documents);
         let units: Vec<(String, (String, u32))> = buckets
             .all()
             .map(|(split, number)| (format!("{split}-{number}"), (split.to_owned(), number)))
             .collect();
         let task = run.talk.task("shuffle", units.len() as u64, Progress::Count("shards"));
-        let dataset = run.dataset(DatasetKind::Tokens);
-        let work = |index: usize, (split, number): (String, u32)| {
-            let (runs, dataset, weights) = (Arc::clone(&runs), dataset.clone(), weights.clone());
-            async move {
-                // On the worker itself: a pool of blocking threads would sort each bucket on another thread, and the
-                // allocator keeps a bucket's worth of freed memory for each of them.
-                let bucket = u32::try_from(index).expect("buckets are counted in 32 bits");
-                let name = format!("{split}-{number:05}");
-                let weights = weights.as_deref();
-                let shard = sort_one(&runs, bucket, weights, &dataset, &name, &split)?;
-                Ok(SortOutput { dataset: dataset.path().to_owned(), shard })
-            }
-        };
-        let outputs = staging.run(run, units, work, |_, _| task.advance(1)).await?;
-        let shards: Vec<Shard> =
-            outputs.into_iter().filter_map(|output: SortOutput| output.shard).collect();
+        let work = Sorting { run: run.clone(), left: left.clone(), runs, weights };
+        let outputs = staging.run(run, work, units, |_, _| task.advance(1)).await?;
+        let shards: Vec<Shard> = outputs.into_iter().filter_map(|output| output.shard).collect();
         let tokens: u64 = shards.iter().map(Shard::n_tokens).sum();
         task.finish(format!("{tokens} tokens in {} shards", shards.len()));
         Ok(shards)
@@ -362,6 +321,27 @@ impl Left {
         Ok(Self { documents, duplicates, repeats, removed: Arc::new(removed), outcome, parents })
     }
 
+    /// Makes the same from the versions that a stage reads.
+    ///
+    /// # Errors
+    /// As [`Left::new`], and when a version is another one here.
+    pub(super) fn open(plan: &crate::run::Plan, inputs: &Inputs) -> Result<Self> {
+        let read = |kind| inputs.snapshot(&plan.run, kind);
+        let contaminated = match (read(DatasetKind::Contamination)?, &plan.contamination) {
+            (Some(snapshot), Some(plan)) => {
+                let outcome = Arc::new(Outcome::read(&snapshot, plan)?);
+                Some((snapshot, outcome))
+            }
+            _ => None,
+        };
+        Self::new(
+            &inputs.documents(&plan.run)?,
+            read(DatasetKind::Duplicates)?.as_ref(),
+            read(DatasetKind::Repeats)?.as_ref(),
+            contaminated.as_ref(),
+        )
+    }
+
     /// The spans to cut from the texts of a shard of documents.
     fn cuts(&self, index: usize) -> Result<Cuts> {
         Cuts::open(self.repeats.as_ref(), index, Arc::clone(&self.removed))
@@ -369,7 +349,7 @@ impl Left {
 }
 
 /// The documents that are left out, each with the reason.
-pub(super) type Reasons = HashMap<Id, Arc<str>>;
+pub(crate) type Reasons = HashMap<Id, Arc<str>>;
 
 /// Number of documents that are copies, by `dedup/method`.
 ///
@@ -688,7 +668,7 @@ impl Iterator for Texts {
 
 /// A tokenizer that was trained, not yet in the dataset.
 #[derive(Debug, Serialize, Deserialize)]
-struct Trained {
+pub(crate) struct Trained {
     path: PathBuf,
     bytes: u64,
     text_bytes: u64,
@@ -701,7 +681,7 @@ impl Output for Trained {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct EncodeOutput {
+pub(crate) struct EncodeOutput {
     runs: Vec<RunFile>,
     counts: Counts,
     /// What the chat template said of the first conversation that it refused.
@@ -716,7 +696,7 @@ impl Output for EncodeOutput {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct SortOutput {
+pub(crate) struct SortOutput {
     dataset: PathBuf,
     shard: Option<Shard>,
 }

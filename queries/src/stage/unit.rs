@@ -8,16 +8,126 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shard::manifest::hash;
+use serde_json::Value;
+use shard::dataset::Snapshot;
+use shard::manifest::{Parent, hash};
+use shard::schema::DatasetKind;
 use shard::{Dataset, store};
 
 use super::{Run, for_each};
+use crate::run::Plan;
 use crate::{Error, Result};
+
+/// What the units of a stage share, and how one of them is run: the same on this machine and on a worker of a cluster.
+pub trait Work: Sized + Send + Sync + 'static {
+    /// One unit.
+    type Unit: Serialize + DeserializeOwned + Send + 'static;
+    /// What it leaves behind.
+    type Output: Output;
+    /// The stage's name, in records and between machines.
+    const STAGE: &'static str;
+
+    /// What another machine needs beside the job to run these units.
+    fn inputs(&self) -> Inputs;
+
+    /// Makes the same of a job's plan and [`Work::inputs`].
+    ///
+    /// # Errors
+    /// When this machine finds other settings, files or versions than the inputs say, or cannot read them.
+    fn open(plan: &Plan, inputs: Inputs) -> Result<Self>;
+
+    /// Compares what a unit reads beside datasets with what is found on this machine.
+    ///
+    /// # Errors
+    /// When both differ.
+    fn check(&self, _unit: &Self::Unit) -> Result<()> {
+        Ok(())
+    }
+
+    /// Runs a unit. Running it twice, even at the same time, leaves the same files.
+    fn run(
+        self: Arc<Self>,
+        index: usize,
+        unit: Self::Unit,
+    ) -> impl Future<Output = Result<Self::Output>> + Send + 'static;
+}
+
+/// What decides the content of a stage beside the job file, in a form that goes to other machines.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Inputs {
+    /// The settings, and hashes of the files that they name, as the stage's fingerprint has them.
+    pub config: Value,
+    /// The datasets that are read.
+    pub parents: Vec<Parent>,
+    /// What else the stage needs.
+    pub more: Value,
+}
+
+impl Inputs {
+    /// Fails unless this machine made the same of the job.
+    ///
+    /// # Errors
+    /// With both values.
+    pub fn check(&self, stage: &str, own: &Value) -> Result<()> {
+        match self.config == *own {
+            true => Ok(()),
+            false => Err(Error::Job {
+                place: format!("stage `{stage}`"),
+                message: format!(
+                    "settings and files differ between machines: wanted {}, found here {own}",
+                    self.config
+                ),
+                hint: Some("both must see the same job, models, lists and tokenizers".to_owned()),
+            }),
+        }
+    }
+
+    /// The version of a dataset that is read; none where the stage reads none of that name.
+    ///
+    /// # Errors
+    /// When it is not there, or is another.
+    pub fn snapshot(&self, run: &Run, kind: DatasetKind) -> Result<Option<Snapshot>> {
+        let parent = self.parents.iter().find(|parent| parent.dataset == kind.name());
+        let Some(parent) = parent else { return Ok(None) };
+        let snapshot = run.dataset(kind).open(Some(parent.version))?;
+        if snapshot.manifest_hash == parent.manifest {
+            return Ok(Some(snapshot));
+        }
+        Err(Error::Job {
+            place: snapshot.path.display().to_string(),
+            message: format!(
+                "version {} has the manifest {} here, wanted is {}",
+                parent.version, snapshot.manifest_hash, parent.manifest
+            ),
+            hint: Some("all machines must see one folder".to_owned()),
+        })
+    }
+
+    /// As [`Inputs::snapshot`], of `documents`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn documents(&self, run: &Run) -> Result<Snapshot> {
+        Ok(self.snapshot(run, DatasetKind::Documents)?.expect("the stage reads documents"))
+    }
+
+    /// Takes `more` apart.
+    ///
+    /// # Errors
+    /// When it is of another form.
+    pub fn more<T: DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(&self.more).map_err(|error| Error::Job {
+            place: "stage".to_owned(),
+            message: format!("its inputs cannot be read: {error}"),
+            hint: Some("run the same program on all machines".to_owned()),
+        })
+    }
+}
 
 /// What a unit leaves behind.
 pub trait Output: Serialize + DeserializeOwned + Send + 'static {
@@ -27,6 +137,11 @@ pub trait Output: Serialize + DeserializeOwned + Send + 'static {
     /// BLAKE3 of a file of [`Self::files`], by its position there, where it was taken while the file was written. The other
     /// files are read once more before they are recorded.
     fn hash(&self, _file: usize) -> Option<&str> {
+        None
+    }
+
+    /// What does not add up; none when all rows are accounted for.
+    fn imbalance(&self) -> Option<String> {
         None
     }
 }
@@ -61,50 +176,39 @@ impl Staging {
     ///
     /// # Errors
     /// The first error of a unit, or [`Error::Interrupted`]; finished units stay recorded.
-    pub async fn run<U, O, F>(
+    pub async fn run<W: Work>(
         &self,
         run: &Run,
-        units: Vec<(String, U)>,
-        work: impl Fn(usize, U) -> F,
-        mut done: impl FnMut(usize, &O),
-    ) -> Result<Vec<O>>
-    where
-        U: Send + 'static,
-        O: Output,
-        F: Future<Output = Result<O>> + Send + 'static,
-    {
+        work: W,
+        units: Vec<(String, W::Unit)>,
+        mut done: impl FnMut(usize, &W::Output),
+    ) -> Result<Vec<W::Output>> {
+        assert_eq!(self.stage, W::STAGE, "records and work are of one stage");
         store::create_folder(&self.folder)?;
         let key = |key: &String| hash(format!("{}/{key}", self.fingerprint).as_bytes());
         let keys: Vec<String> = units.iter().map(|(of_unit, _)| key(of_unit)).collect();
-        let mut outputs = tokio::task::block_in_place(|| self.recorded::<O>(run, &keys))?;
+        let mut outputs = tokio::task::block_in_place(|| self.recorded::<W::Output>(run, &keys))?;
         for (index, output) in outputs.iter().enumerate() {
             output.iter().for_each(|output| done(index, output));
         }
-        let open: Vec<(usize, U)> = units
+        let open: Vec<(usize, W::Unit)> = units
             .into_iter()
             .enumerate()
             .filter(|(index, _)| outputs[*index].is_none())
             .map(|(index, (_, unit))| (index, unit))
             .collect();
-        let mut running = futures::stream::iter(open.into_iter().map(|(index, unit)| {
-            let output = work(index, unit);
-            // A task of its own: the plan runs on any worker thread, and is aborted when the stage fails.
-            let task = AbortOnDrop(tokio::spawn(async move {
-                let output = output.await?;
-                let files = staged_files(&output)?;
-                Ok((output, files))
-            }));
-            async move { (index, task.join().await) }
-        }))
-        .buffer_unordered(run.limits.threads.max(1));
+        let mut running = match &run.cluster {
+            Some(cluster) if !open.is_empty() => cluster.run(run, &work, open)?,
+            _ => here(Arc::new(work), open, run.limits.threads.max(1)),
+        };
         let mut stop = run.stop.clone();
         loop {
             let ended = tokio::select! {
                 ended = running.next() => ended,
                 Ok(_) = stop.wait_for(|stop| *stop) => return Err(Error::Interrupted),
             };
-            let Some((index, output)) = ended else { break };
-            let (output, files) = output?;
+            let Some(ended) = ended else { break };
+            let (index, output, files) = ended?;
             self.write(index, &keys[index], &output, &files)?;
             done(index, &output);
             outputs[index] = Some(output);
@@ -200,6 +304,25 @@ impl Staging {
     }
 }
 
+/// The units of a stage as they end, each with its files.
+pub(crate) type Ended<O> = futures::stream::BoxStream<'static, Result<(usize, O, Vec<StagedFile>)>>;
+
+/// Runs units on this machine, `n` at a time.
+fn here<W: Work>(work: Arc<W>, units: Vec<(usize, W::Unit)>, n: usize) -> Ended<W::Output> {
+    futures::stream::iter(units.into_iter().map(move |(index, unit)| {
+        let output = Arc::clone(&work).run(index, unit);
+        // A task of its own: the plan runs on any worker thread, and is aborted when the stage fails.
+        let task = AbortOnDrop(tokio::spawn(async move {
+            let output = output.await?;
+            let files = staged_files(&output)?;
+            Ok((index, output, files))
+        }));
+        task.join()
+    }))
+    .buffer_unordered(n)
+    .boxed()
+}
+
 /// How lines about files begin that do not agree with their record.
 const DAMAGED: &str = "made again";
 
@@ -220,15 +343,15 @@ struct Record<O> {
 
 /// A file of a unit, as its record names it.
 #[derive(Debug, Serialize, Deserialize)]
-struct StagedFile {
-    path: PathBuf,
+pub(crate) struct StagedFile {
+    pub(crate) path: PathBuf,
     bytes: u64,
     blake3: String,
 }
 
 impl StagedFile {
     /// In what the file differs from what was recorded; none when it does not.
-    fn damage(&self) -> Option<String> {
+    pub(crate) fn damage(&self) -> Option<String> {
         let wanted = format!("its record says {} bytes of blake3 {}", self.bytes, self.blake3);
         let found = match self.found() {
             Ok((bytes, blake3)) if (bytes, &blake3) == (self.bytes, &self.blake3) => return None,
@@ -245,7 +368,7 @@ impl StagedFile {
 }
 
 /// The files of a unit with their hashes.
-fn staged_files<O: Output>(output: &O) -> Result<Vec<StagedFile>> {
+pub(crate) fn staged_files<O: Output>(output: &O) -> Result<Vec<StagedFile>> {
     let files = output.files().into_iter().enumerate().map(|(index, (path, bytes))| {
         let blake3 = match output.hash(index) {
             Some(blake3) => blake3.to_owned(),
@@ -275,10 +398,10 @@ fn unseal(sealed: &[u8]) -> Result<&[u8], String> {
 }
 
 /// Ends its task when the stage that waits for it is gone.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+pub(crate) struct AbortOnDrop<T>(pub(crate) tokio::task::JoinHandle<T>);
 
 impl<T> AbortOnDrop<Result<T>> {
-    async fn join(mut self) -> Result<T> {
+    pub(crate) async fn join(mut self) -> Result<T> {
         match (&mut self.0).await {
             Ok(output) => output,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -27,7 +27,8 @@ use super::order::{PRIORITY, parse_priority};
 use crate::exec::shard_scan::{scan, schema_of};
 use crate::exec::signature_sink::SignatureSink;
 use crate::progress::Unit as Progress;
-use crate::stage::unit::{Output, Staging};
+use crate::run::Plan;
+use crate::stage::unit::{Inputs, Output, Staging, Work};
 use crate::stage::{Run, commit, fingerprint, finished, for_each, parent};
 use crate::{Result, session};
 
@@ -53,30 +54,18 @@ impl Methods {
         let task = run.talk.task("signatures", n_new, Progress::Count("documents"));
         let ctx = session::session(&run.runtime, 1)?;
         let mut first_row = shards.iter().map(|shard| shard.rows).sum::<u64>();
-        let units: Vec<(String, (Shard, u64))> = documents.manifest.shards[n_earlier..]
+        let units: Vec<(String, SignatureUnit)> = documents.manifest.shards[n_earlier..]
             .iter()
-            .map(|shard| {
-                let unit = (shard.blake3.clone(), (shard.clone(), first_row));
+            .zip(n_earlier..)
+            .map(|(shard, number)| {
+                let unit = SignatureUnit { shard: shard.clone(), first_row, number };
                 first_row += shard.rows;
-                unit
+                (shard.blake3.clone(), unit)
             })
             .collect();
-        let rows: Vec<u64> = units.iter().map(|(_, (shard, _))| shard.rows).collect();
-        let work = |index: usize, (shard, first_row): (Shard, u64)| {
-            let name = format!("unit-{:06}", n_earlier + index);
-            let plan = self.signature_plan(&ctx, documents, &dataset, &shard, first_row, name);
-            let context = ctx.task_ctx();
-            let dataset = dataset.path().display().to_string();
-            async move {
-                let SignaturePlan { plan, sink, n_short } = plan?;
-                datafusion::physical_plan::collect(plan, context).await?;
-                let written = sink.take().expect("the plan ended well");
-                assert_eq!(written.rows, shard.rows, "signatures and documents differ in rows");
-                let n_short = n_short.load(Ordering::Relaxed);
-                Ok(SignatureOutput { dataset, shard: written, n_short })
-            }
-        };
-        let outputs = staging.run(run, units, work, |index, _| task.advance(rows[index])).await?;
+        let rows: Vec<u64> = units.iter().map(|(_, unit)| unit.shard.rows).collect();
+        let work = Signing::new(self, run, documents)?;
+        let outputs = staging.run(run, work, units, |index, _| task.advance(rows[index])).await?;
         let n_short = outputs.iter().map(|output: &SignatureOutput| output.n_short).sum::<u64>();
         shards.extend(outputs.into_iter().map(|output| output.shard));
         let schema = self.signature_schema(&ctx, &schema_of(&documents.manifest))?;
@@ -223,8 +212,73 @@ fn verify(run: &Run, signatures: &Snapshot, n: usize) -> Result<()> {
     tokio::task::block_in_place(|| for_each(run, n, verify))
 }
 
+/// A shard of documents that is signed.
 #[derive(Debug, Serialize, Deserialize)]
-struct SignatureOutput {
+pub(crate) struct SignatureUnit {
+    shard: Shard,
+    /// Row of its first document.
+    first_row: u64,
+    /// Its position among all shards.
+    number: usize,
+}
+
+/// The work of the units of `signatures`.
+pub(crate) struct Signing {
+    methods: Methods,
+    documents: Snapshot,
+    dataset: Dataset,
+    ctx: SessionContext,
+}
+
+impl Signing {
+    fn new(methods: &Methods, run: &Run, documents: &Snapshot) -> Result<Self> {
+        Ok(Self {
+            methods: methods.clone(),
+            documents: documents.clone(),
+            dataset: run.dataset(DatasetKind::Signatures),
+            ctx: session::session(&run.runtime, 1)?,
+        })
+    }
+}
+
+impl Work for Signing {
+    type Unit = SignatureUnit;
+    type Output = SignatureOutput;
+    const STAGE: &'static str = "signatures";
+
+    fn inputs(&self) -> Inputs {
+        let parents = vec![parent(&self.documents)];
+        Inputs { config: self.methods.config(), parents, more: Value::Null }
+    }
+
+    fn open(plan: &Plan, inputs: Inputs) -> Result<Self> {
+        let methods = plan.duplicates.as_ref().expect("the job compares documents");
+        inputs.check(Self::STAGE, &methods.config())?;
+        Self::new(methods, &plan.run, &inputs.documents(&plan.run)?)
+    }
+
+    async fn run(self: Arc<Self>, _index: usize, unit: SignatureUnit) -> Result<SignatureOutput> {
+        let name = format!("unit-{:06}", unit.number);
+        let (methods, dataset) = (&self.methods, &self.dataset);
+        let SignaturePlan { plan, sink, n_short } = methods.signature_plan(
+            &self.ctx,
+            &self.documents,
+            dataset,
+            &unit.shard,
+            unit.first_row,
+            name,
+        )?;
+        datafusion::physical_plan::collect(plan, self.ctx.task_ctx()).await?;
+        let written = sink.take().expect("the plan ended well");
+        assert_eq!(written.rows, unit.shard.rows, "signatures and documents differ in rows");
+        let n_short = n_short.load(Ordering::Relaxed);
+        let dataset = dataset.path().display().to_string();
+        Ok(SignatureOutput { dataset, shard: written, n_short })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SignatureOutput {
     dataset: String,
     shard: Shard,
     /// Documents that are shorter than a shingle.
