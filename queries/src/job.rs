@@ -152,6 +152,10 @@ pub struct ShardConfig {
     /// Bytes of tokens (4 each) that a shard aims at.
     #[serde(default = "shard_bytes")]
     pub shard_bytes: Bytes,
+    /// What documents are parted by: an SQL expression over the columns of `documents`, and `cluster_size` and `weight` where
+    /// `[dedup] reweight` counts them. Each value has shards of its own, which a mixture can weigh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// How conversations become tokens; without it, as their transcripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<ChatConfig>,

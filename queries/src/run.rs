@@ -134,7 +134,11 @@ impl Plan {
                 "use `action = \"drop\"` in `[decontaminate]`, `report_only = true` in `[dedup]`";
             return Err(job.error(key, message, Some(hint.to_owned())));
         }
-        let tokens = job.job.shard.as_ref().map(|shard| tokens::Plan::resolve(&job, shard));
+        let tokens = job
+            .job
+            .shard
+            .as_ref()
+            .map(|shard| tokens::Plan::resolve(&job, &ctx, documents.columns(), shard));
         let tokens = tokens.transpose()?;
         if job.job.train.is_some() && tokens.is_none() {
             let hint = "add `[shard]` with a `tokenizer`".to_owned();

@@ -36,7 +36,7 @@ fn what_is_exported_comes_back_token_by_token() {
         assert_eq!(tokens(&mill, &corpus), wanted, "{format}");
         mill.ok(&["verify", &output, "--deep"]);
         let manifest = Dataset::at(mill.path(&output)).open(None).unwrap().manifest;
-        assert_eq!(manifest.n_tokens("validation"), 1517, "{format}");
+        assert_eq!(manifest.n_tokens("validation", None), 1517, "{format}");
         let again = mill.run(&import);
         assert_eq!(again.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&again.stderr).contains("version 1 already"));

@@ -38,6 +38,8 @@ mod mill;
 #[cfg(test)]
 mod object_store;
 #[cfg(test)]
+mod partitions;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod repeats;

@@ -29,39 +29,62 @@ use shard::store;
 
 use crate::Error;
 
-/// Where documents go: which split, and which part of its order.
+/// Where documents go: which split, which partition of it, and which part of its order.
 #[derive(Clone, Debug)]
 pub struct Buckets {
     /// Decides the split of a document.
     pub splits: Arc<Splits>,
-    /// The splits in the order of the manifest, each with the number of its buckets.
-    pub n_buckets: Vec<(String, u32)>,
+    /// The parts in the order of the manifest.
+    pub parts: Vec<Part>,
     /// Seed of the order and the splits.
     pub seed: u64,
 }
 
+/// A split, or a partition of it.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The split.
+    pub split: String,
+    /// The partition, where documents are parted.
+    pub partition: Option<String>,
+    /// Its buckets.
+    pub n_buckets: u32,
+}
+
+/// The name of the partition of documents with this value.
+#[must_use]
+pub fn partition_of(value: Option<&str>) -> &str {
+    value.unwrap_or("null")
+}
+
 impl Buckets {
-    /// All buckets: split, and number in the split.
-    pub fn all(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.n_buckets
-            .iter()
-            .flat_map(|(split, n)| (0..*n).map(move |bucket| (split.as_str(), bucket)))
+    /// All buckets: their parts, and numbers in the split.
+    pub fn all(&self) -> impl Iterator<Item = (&Part, u32)> {
+        self.parts.chunk_by(|a, b| a.split == b.split).flat_map(|parts| {
+            let buckets = |part: &Part| 0..part.n_buckets;
+            let parts = parts.iter().flat_map(move |part| buckets(part).map(move |_| part));
+            parts.zip(0..)
+        })
     }
 
-    /// The bucket of a document, counted over all splits, and its key in the order.
-    fn of(&self, id: &[u8]) -> (u32, u64) {
+    /// The bucket of a document, counted over all parts, and its key in the order.
+    fn of(&self, id: &[u8], partition: Option<&str>) -> (u32, u64) {
         let split = self.splits.of(id, self.seed);
         let key = shuffle_key(self.seed, id);
         let mut first = 0;
-        for (name, n) in &self.n_buckets {
-            if name == split {
+        for part in &self.parts {
+            if part.split == split && part.partition.as_deref() == partition {
                 // The key's share of the whole range decides, so buckets follow each other in the order.
-                let bucket = (u128::from(key) * u128::from(*n)) >> 64;
+                let bucket = (u128::from(key) * u128::from(part.n_buckets)) >> 64;
                 return (first + u32::try_from(bucket).expect("it is below n"), key);
             }
-            first += n;
+            first += part.n_buckets;
         }
-        panic!("split `{split}` is not among {:?}", self.n_buckets)
+        panic!("partition {partition:?} of split `{split}` is not among {:?}", self.parts)
+    }
+
+    fn is_parted(&self) -> bool {
+        self.parts.iter().any(|part| part.partition.is_some())
     }
 }
 
@@ -91,10 +114,12 @@ fn run_schema(is_masked: bool) -> SchemaRef {
 /// Takes tokens and mask out of their struct, without the rows where it is null.
 fn unpack(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
     let Some(both) = batch.column(1).as_struct_opt() else { return Ok(batch) };
-    let id = batch.schema().field(0).clone();
-    let fields = std::iter::once(Arc::new(id)).chain(both.fields().iter().cloned());
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let columns = [&[Arc::clone(batch.column(0))], both.columns()].concat();
+    let own = batch.schema();
+    let own = own.fields();
+    let fields = [&own[..1], both.fields(), &own[2..]].concat();
+    let schema = Arc::new(Schema::new(fields));
+    let columns = batch.columns();
+    let columns = [&columns[..1], both.columns(), &columns[2..]].concat();
     let rows = RecordBatch::try_new(schema, columns)?;
     match both.nulls() {
         Some(nulls) => filter_record_batch(&rows, &BooleanArray::new(nulls.inner().clone(), None)),
@@ -116,7 +141,7 @@ pub struct RunSink {
 
 impl RunSink {
     /// A sink for rows of `id` and `tokens`, or of `id` and a struct of `tokens` and `loss_mask` that is null for rows
-    /// that go, which writes runs of `run_bytes` to `folder`.
+    /// that go, which writes runs of `run_bytes` to `folder`. Behind them is the partition, where documents are parted.
     #[must_use]
     pub fn new(
         folder: PathBuf,
@@ -138,16 +163,25 @@ impl RunSink {
         // Rows are taken out of the batches as they are: a copy of all of them would need the memory twice.
         let rows: Vec<&RecordBatch> = batches.iter().collect();
         let ids: Vec<_> = rows.iter().map(|batch| batch.column(0).as_fixed_size_binary()).collect();
+        let n_columns = rows[0].num_columns() - usize::from(self.buckets.is_parted());
+        let partitions: Vec<_> = rows
+            .iter()
+            .map(|batch| batch.columns().get(n_columns).map(|column| column.as_string::<i32>()))
+            .collect();
+        let partition = |batch: usize, row: usize| {
+            let column = partitions[batch]?;
+            Some(partition_of(column.is_valid(row).then(|| column.value(row))))
+        };
         let mut order: Vec<(u32, u64, (usize, usize))> = positions(&rows)
             .map(|(batch, row)| {
-                let (bucket, key) = self.buckets.of(ids[batch].value(row));
+                let (bucket, key) = self.buckets.of(ids[batch].value(row), partition(batch, row));
                 (bucket, key, (batch, row))
             })
             .collect();
         order.sort_unstable_by_key(|&(bucket, key, (batch, row))| {
             (bucket, key, ids[batch].value(row))
         });
-        let schema = run_schema(rows[0].num_columns() > 2);
+        let schema = run_schema(n_columns > 2);
         let path = self.folder.join(format!("{}-{index:04}.arrow", self.name));
         let temporary = store::aside(&self.folder);
         let io = |action| shard::Error::io(action, &temporary);
@@ -159,7 +193,7 @@ impl RunSink {
             let taken = interleave_record_batch(&rows, &indices)?;
             let keys: ArrayRef =
                 Arc::new(UInt64Array::from_iter_values(part.iter().map(|&(_, key, _)| key)));
-            let columns = [&[keys], taken.columns()].concat();
+            let columns = [&[keys], &taken.columns()[..n_columns]].concat();
             writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
             buckets.push(part[0].0);
         }
@@ -216,7 +250,7 @@ fn positions<'a>(batches: &'a [&RecordBatch]) -> impl Iterator<Item = (usize, us
 
 impl DisplayAs for RunSink {
     fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n: u32 = self.buckets.n_buckets.iter().map(|(_, n)| n).sum();
+        let n: u32 = self.buckets.parts.iter().map(|part| part.n_buckets).sum();
         write!(f, "RunSink({}: sorted runs of {} bytes in {n} buckets)", self.name, self.run_bytes)
     }
 }

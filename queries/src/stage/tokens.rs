@@ -5,6 +5,9 @@
 //! sorts it in memory and writes it as one shard. Bucket follows bucket in the order of keys, so the whole
 //! dataset is sorted, whatever the threads, and memory is bounded by runs and buckets.
 
+mod partition;
+pub(crate) mod work;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +16,7 @@ use arrow::array::{ArrayRef, AsArray, ListBuilder, UInt32Array, UInt32Builder};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, Volatility, create_udf};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::prelude::{SessionContext, col};
@@ -30,16 +33,18 @@ use shard::tokenizer::{Tokenizer, TokenizerSpec};
 use shard::writer::{ShardWriter, number_tokens};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::partition::Partition;
+use self::work::{Encoding, Learning, Place, Sorting};
 use super::chat;
 use super::contamination::Outcome;
 use super::repeats::{self, Cuts};
 use super::unit::{Inputs, Output, Staging};
 use super::weights::{Table, Weights};
 use super::{Run, commit, fingerprint, finished, parent, reasons};
-use crate::exec::run_sink::{Buckets, RunFile, read_bucket, sort_bucket};
+use crate::exec::run_sink::{Buckets, Part, RunFile, read_bucket, sort_bucket};
 use crate::job::{LoadedJob, Reweight, ShardConfig};
 use crate::progress::Unit as Progress;
-use crate::{Error, Result};
+use crate::{Error, Result, session};
 
 /// The columns of `documents` that tokens are made of; the last one only for conversations.
 const COLUMNS: [&str; 3] = ["id", "text", "metadata"];
@@ -52,9 +57,6 @@ const TOKEN_BYTES_PER_BYTE: u64 = 3;
 /// Seeds the choice of the documents that a tokenizer is trained on, apart from every other use of the job's seed.
 const SAMPLE_SEED: u64 = 0x0074_6f6b_656e_697a;
 
-pub(crate) mod work;
-use self::work::{Encoding, Learning, Place, Sorting};
-
 pub(crate) type Id = [u8; ID_BYTES as usize];
 
 /// `[shard]` of a job, checked.
@@ -66,6 +68,7 @@ pub struct Plan {
     chat: Option<chat::Plan>,
     /// What `[dedup]` says of the weights of kept documents.
     reweight: Option<Table>,
+    partition: Option<Partition>,
 }
 
 impl Plan {
@@ -73,7 +76,12 @@ impl Plan {
     ///
     /// # Errors
     /// When they cannot work.
-    pub fn resolve(job: &LoadedJob, config: &ShardConfig) -> Result<Self> {
+    pub fn resolve(
+        job: &LoadedJob,
+        ctx: &SessionContext,
+        documents: &SchemaRef,
+        config: &ShardConfig,
+    ) -> Result<Self> {
         let mut spec = TokenizerSpec::parse(&config.tokenizer)?;
         if let TokenizerSpec::Path(path) = &mut spec {
             *path = job.folder().join(&*path);
@@ -89,7 +97,9 @@ impl Plan {
             config.chat.as_ref().map(|chat| chat::Plan::resolve(job, chat, &spec)).transpose()?;
         let reweight = job.job.dedup.as_ref().and_then(|dedup| dedup.reweight.as_ref());
         let reweight = reweight.map(|reweight| table(job, reweight)).transpose()?;
-        Ok(Self { config: config.clone(), spec, splits, chat, reweight })
+        let parse = |sql: &String| Partition::resolve(job, ctx, documents, reweight.is_some(), sql);
+        let partition = config.partition.as_ref().map(parse).transpose()?;
+        Ok(Self { config: config.clone(), spec, splits, chat, reweight, partition })
     }
 
     /// The plan in words.
@@ -118,7 +128,9 @@ impl Plan {
         let sort = Staging::new(&dataset, "sort", &fingerprint);
         let (tokenizer, trained) = self.tokenizer(run, &left, &learn).await?;
         let tokenizer = Arc::new(tokenizer);
-        let (runs, counts) = self.encode(run, &left, &tokenizer, trained, &encode).await?;
+        let partitions = self.partitions(run, &left).await?;
+        let place = Place { folder: encode.folder().clone(), tokenizer: trained, partitions };
+        let (runs, counts) = self.encode(run, &left, &tokenizer, &place, &encode).await?;
         let weights = self.weights(&left)?;
         let schema = schema(self.chat.is_some(), weights.is_some());
         let mut manifest = Manifest::new(DatasetKind::Tokens, &schema, fingerprint, config);
@@ -133,7 +145,8 @@ impl Plan {
                     .to_owned(),
             });
         }
-        manifest.shards = self.sort(run, &left, runs, weights, &sort).await?;
+        let buckets = self.buckets(run, &left.documents, &place.partitions);
+        manifest.shards = self.sort(run, &left, &buckets, runs, weights, &sort).await?;
         number_tokens(&mut manifest.shards);
         assert_eq!(
             manifest.n_rows(),
@@ -152,6 +165,13 @@ impl Plan {
         encode.remove()?;
         sort.remove()?;
         Ok(snapshot)
+    }
+
+    /// The partitions with their documents; none where the job names nothing to part them by.
+    async fn partitions(&self, run: &Run, left: &Left) -> Result<BTreeMap<String, u64>> {
+        let Some(partition) = &self.partition else { return Ok(BTreeMap::new()) };
+        let ctx = session::session(&run.runtime, 1)?;
+        partition.count(&run.job, &ctx, left, self.weights(left)?.as_ref()).await
     }
 
     /// How often each document counts, where the job says so.
@@ -210,7 +230,7 @@ impl Plan {
         run: &Run,
         left: &Left,
         tokenizer: &Arc<Tokenizer>,
-        trained: Option<PathBuf>,
+        place: &Place,
         staging: &Staging,
     ) -> Result<(Vec<RunFile>, Counts)> {
         store::create_folder(staging.folder())?;
@@ -220,8 +240,7 @@ impl Plan {
         let shards = documents.manifest.shards.iter();
         let units = shards.map(|shard| (shard.blake3.clone(), shard.clone()));
         let rows: Vec<u64> = documents.manifest.shards.iter().map(|shard| shard.rows).collect();
-        let place = Place { folder: staging.folder().clone(), tokenizer: trained };
-        let work = Encoding::new(self, run, left, tokenizer, place)?;
+        let work = Encoding::new(self, run, left, tokenizer, place.clone())?;
         let outputs =
             staging.run(run, work, units.collect(), |index, _| task.advance(rows[index])).await?;
         let (mut runs, mut counts) = (Vec::new(), Counts::default());
@@ -244,14 +263,16 @@ impl Plan {
         &self,
         run: &Run,
         left: &Left,
+        buckets: &Buckets,
         runs: Vec<RunFile>,
         weights: Option<Arc<Weights>>,
         staging: &Staging,
     ) -> Result<Vec<Shard>> {
-        let buckets = self.buckets(run, &left.documents);
-        let units: Vec<(String, (String, u32))> = buckets
+        let units: Vec<_> = buckets
             .all()
-            .map(|(split, number)| (format!("{split}-{number}"), (split.to_owned(), number)))
+            .map(|(Part { split, partition, .. }, number)| {
+                (format!("{split}-{number}"), (split.clone(), partition.clone(), number))
+            })
             .collect();
         let task = run.talk.task("shuffle", units.len() as u64, Progress::Count("shards"));
         let work = Sorting { run: run.clone(), left: left.clone(), runs, weights };
@@ -262,7 +283,12 @@ impl Plan {
         Ok(shards)
     }
 
-    fn buckets(&self, run: &Run, documents: &Snapshot) -> Buckets {
+    fn buckets(
+        &self,
+        run: &Run,
+        documents: &Snapshot,
+        partitions: &BTreeMap<String, u64>,
+    ) -> Buckets {
         let stored: u64 = documents.manifest.shards.iter().map(|shard| shard.bytes).sum();
         let bucket_bytes = sort_bytes(run).min(self.config.shard_bytes.0).max(1);
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -270,14 +296,29 @@ impl Plan {
         // `train` first: it is what readers open.
         let mut names: Vec<&str> = self.splits.names().collect();
         names.sort_by_key(|name| (*name != TRAIN, *name));
+        let n_rows = partitions.values().sum::<u64>().max(1);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let share = |rows: u64| rows as f64 / n_rows as f64;
+        let parted = partitions.iter().map(|(name, rows)| (Some(name), share(*rows)));
+        let whole = partitions.is_empty().then_some((None, 1.0));
+        let partitions: Vec<_> = whole.into_iter().chain(parted).collect();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a float saturates, and is at least 1 here"
         )]
-        let count = |name: &str| (n * self.config.split[name]).ceil().max(1.0) as u32;
-        let n_buckets = names.iter().map(|name| ((*name).to_owned(), count(name))).collect();
-        Buckets { splits: Arc::clone(&self.splits), n_buckets, seed: run.job.job.seed }
+        let count =
+            |name: &str, share: f64| (n * self.config.split[name] * share).ceil().max(1.0) as u32;
+        let of_split = |name: &&str| {
+            let part = |(partition, share): &(Option<&String>, f64)| Part {
+                split: (*name).to_owned(),
+                partition: partition.cloned(),
+                n_buckets: count(name, *share),
+            };
+            partitions.iter().map(part).collect::<Vec<_>>()
+        };
+        let parts = names.iter().flat_map(of_split).collect();
+        Buckets { splits: Arc::clone(&self.splits), parts, seed: run.job.job.seed }
     }
 }
 
@@ -459,17 +500,20 @@ pub(super) fn open_columns(
     Ok(builder.with_projection(mask).with_batch_size(1024).build().map_err(error)?)
 }
 
-/// The plan above a scan of `columns`: `id` and what `tokens` makes of them.
+/// The plan above a scan of `columns` and those that `partition` needs: `id`, what `tokens` makes of the former, and the
+/// partition.
 fn projection(
     ctx: &SessionContext,
     scan: Arc<dyn ExecutionPlan>,
     columns: &[&str],
     tokens: &ScalarUDF,
+    partition: Option<Expr>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = DFSchema::try_from(scan.schema())?;
     let tokens = tokens.call(columns.iter().map(|name| col(*name)).collect());
     let exprs = [(col("id"), "document_id"), (tokens, "tokens")]
         .into_iter()
+        .chain(partition.map(|expr| (expr, "partition")))
         .map(|(expr, alias)| {
             let expr = ctx.create_physical_expr(expr, &schema)?;
             Ok(ProjectionExpr { expr, alias: alias.to_owned() })

@@ -1,5 +1,6 @@
 //! The work of the units of the stage: training a tokenizer, encoding a shard, sorting a bucket.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -15,8 +16,8 @@ use shard::store;
 use shard::tokenizer::{Tokenizer, TokenizerSpec, train};
 
 use super::{
-    COLUMNS, EncodeOutput, Left, Plan, SortOutput, Texts, Trained, projection, removed_rows,
-    sort_bytes, sort_one, tokens_udf,
+    COLUMNS, EncodeOutput, Left, Partition, Plan, SortOutput, Texts, Trained, projection,
+    removed_rows, sort_bytes, sort_one, tokens_udf,
 };
 use crate::exec::run_sink::{Buckets, RunFile, RunSink};
 use crate::exec::shard_scan::{scan, schema_of};
@@ -76,17 +77,22 @@ impl Work for Learning {
     }
 }
 
-/// Where the first pass writes, and where its tokenizer lies when it was trained for it.
-#[derive(Debug, Serialize, Deserialize)]
+/// Where the first pass writes, where its tokenizer lies when it was trained for it, and what documents are parted into.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) folder: PathBuf,
     pub(super) tokenizer: Option<PathBuf>,
+    /// How many documents each partition has; none where they are not parted.
+    pub(super) partitions: BTreeMap<String, u64>,
 }
 
 /// Encodes shards of documents into sorted runs.
 pub(crate) struct Encoding {
     left: Left,
     chat: Option<chat::Plan>,
+    partition: Option<Partition>,
+    /// What the partition needs.
+    weights: Option<Arc<Weights>>,
     tokenizer: Arc<Tokenizer>,
     place: Place,
     config: Value,
@@ -107,11 +113,13 @@ impl Encoding {
         Ok(Self {
             left: left.clone(),
             chat: plan.chat.clone(),
+            partition: plan.partition.clone(),
+            weights: plan.partition.as_ref().map_or(Ok(None), |_| plan.weights(left))?,
             tokenizer: Arc::clone(tokenizer),
-            place,
             config: plan.config(run)?,
             schema: schema_of(&left.documents.manifest),
-            buckets: plan.buckets(run, &left.documents),
+            buckets: plan.buckets(run, &left.documents, &place.partitions),
+            place,
             run_bytes: usize::try_from(sort_bytes(run)).unwrap_or(usize::MAX),
             ctx: session::session(&run.runtime, 1)?,
         })
@@ -154,7 +162,14 @@ impl Work for Encoding {
         let chat = self.chat.as_ref().map(|chat| chat.load(Arc::clone(&self.tokenizer)));
         let chat = chat.transpose()?.map(Arc::new);
         let columns = if chat.is_some() { &COLUMNS[..] } else { &COLUMNS[..2] };
-        let scan = scan(&left.documents, &shard, &self.schema, columns, &gone)?;
+        let all = self.partition.as_ref().map(|it| it.columns(columns));
+        let all = all.unwrap_or_else(|| columns.to_vec());
+        let mut scan = scan(&left.documents, &shard, &self.schema, &all, &gone)?;
+        let mut partition = None;
+        if let Some(parted) = &self.partition {
+            let (wider, expr) = parted.over(scan, &self.ctx, self.weights.as_ref())?;
+            (scan, partition) = (wider, Some(expr));
+        }
         let tokens = match &chat {
             Some(chat) => chat::tokens_udf(Arc::clone(chat)),
             None => {
@@ -162,7 +177,7 @@ impl Work for Encoding {
                 tokens_udf(tokenizer, left.cuts(index)?, Arc::clone(&left.outcome))
             }
         };
-        let plan = projection(&self.ctx, scan, columns, &tokens)?;
+        let plan = projection(&self.ctx, scan, columns, &tokens, partition)?;
         let (folder, name) = (self.place.folder.clone(), format!("run-{index:06}"));
         let buckets = self.buckets.clone();
         let sink = Arc::new(RunSink::new(folder, name, buckets, self.run_bytes, plan.schema()));
@@ -188,7 +203,7 @@ pub(crate) struct Sorting {
 }
 
 impl Work for Sorting {
-    type Unit = (String, u32);
+    type Unit = (String, Option<String>, u32);
     type Output = SortOutput;
     const STAGE: &'static str = "sort";
 
@@ -204,7 +219,11 @@ impl Work for Sorting {
         Ok(Self { run: plan.run.clone(), left, runs, weights })
     }
 
-    async fn run(self: Arc<Self>, index: usize, (split, number): Self::Unit) -> Result<SortOutput> {
+    async fn run(
+        self: Arc<Self>,
+        index: usize,
+        (split, partition, number): Self::Unit,
+    ) -> Result<SortOutput> {
         // On the thread itself: a pool of blocking threads would sort each bucket on another one, and the
         // allocator keeps a bucket's worth of freed memory for each of them.
         let bucket = u32::try_from(index).expect("buckets are counted in 32 bits");
@@ -212,6 +231,7 @@ impl Work for Sorting {
         let dataset = self.run.dataset(DatasetKind::Tokens);
         let weights = self.weights.as_deref();
         let shard = sort_one(&self.runs, bucket, weights, &dataset, &name, &split)?;
+        let shard = shard.map(|shard| Shard { partition, ..shard });
         Ok(SortOutput { dataset: dataset.path().to_owned(), shard })
     }
 }
