@@ -104,8 +104,8 @@ fn partitions_are_the_same_for_any_memory_and_threads_and_refused_where_they_can
     let names: Vec<_> = first.iter().filter_map(|(_, partition)| partition.as_deref()).collect();
     assert!(names.contains(&"even") && names.contains(&"null"), "{names:?}");
     let n = mill.count("a", "select count(*) from tokens");
-    let read =
-        mill.count("a", "select count(*) from documents d left anti join duplicates u on d.id = u.id");
+    let read = mill
+        .count("a", "select count(*) from documents d left anti join duplicates u on d.id = u.id");
     assert_eq!(n, read);
     for (partition, words) in
         [("quality", "quality"), ("text", "more than 256 values"), ("weight + nothing", "nothing")]
